@@ -1,0 +1,21 @@
+"""The reference method: Wu, Rupprecht and Vedaldi, CVPR 2020 ("Unsup3D")."""
+
+from collections.abc import Iterator
+
+from recon_toolkit import Component, hookimpl
+
+
+@hookimpl
+def recon_components() -> Iterator[Component]:
+    """The model, its networks, its renderer and its losses."""
+    networks, losses = "recon_unsup3d.networks", "recon_unsup3d.losses"
+    yield Component("model", "unsup3d", "recon_unsup3d.model:Unsup3D", "Depth, albedo, light and view from one image.")
+    yield Component("encoder", "conv-autoencoder", f"{networks}:ConvAutoencoder", "Image to image: depth, albedo.")
+    yield Component("encoder", "conv-regressor", f"{networks}:ConvRegressor", "Image to vector: light, view.")
+    yield Component("encoder", "conv-confidence", f"{networks}:ConvConfidence", "Image to two confidence maps.")
+    yield Component(
+        "renderer", "depth-mesh", "recon_toolkit.rendering:DepthMeshRenderer", "The exact grid-mesh renderer."
+    )
+    yield Component("loss", "photometric", f"{losses}:photometric", "Absolute colour difference.")
+    yield Component("loss", "perceptual", f"{losses}:Perceptual", "Squared difference of VGG16 features.")
+    yield Component("loss", "depth-smoothness", f"{losses}:depth_smoothness", "Gradient of the canonical depth.")

@@ -1,0 +1,146 @@
+"""The five networks of Wu et al. (2020, supplementary tables 7-9), parametric in image size and width.
+
+At 64 pixels and the default widths the parameter counts are the published ones. An image of another size has one
+stride-2 stage more or fewer for each factor of two. All return raw values: the model applies the activations.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+SIZES = (32, 64, 128, 256)
+
+
+def _stages(image_size: int) -> int:
+    """Number of stride-2 convolutions that take an image to 4×4."""
+    if image_size not in SIZES:
+        raise ValueError(f"these networks exist for images of {', '.join(map(str, SIZES))} pixels, not {image_size}")
+    return image_size.bit_length() - 3
+
+
+def _check_width(width: int) -> None:
+    if width < 4 or width % 4:
+        raise ValueError(f"width is a multiple of 4 (normalisation groups have four channels), not {width}")
+
+
+def _channels(image_size: int, width: int) -> list[int]:
+    return [width * min(2**i, 8) for i in range(_stages(image_size))]
+
+
+def _down(cin: int, cout: int) -> nn.Conv2d:
+    return nn.Conv2d(cin, cout, 4, stride=2, padding=1, bias=False)
+
+
+def _up(cin: int, cout: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(cin, cout, 4, stride=2, padding=1, bias=False)
+
+
+def _same(cin: int, cout: int, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(cin, cout, kernel, padding=kernel // 2, bias=False)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(channels // 4, channels)
+
+
+def _contract(in_channels: int, channels: list[int], latent: int) -> list[nn.Module]:
+    """Image → (B, latent, 1, 1); every stage but the last is normalised."""
+    layers: list[nn.Module] = []
+    for cin, cout in zip([in_channels, *channels[:-2]], channels[:-1], strict=True):
+        layers += [_down(cin, cout), _norm(cout), nn.LeakyReLU(0.2, inplace=True)]
+    layers += [_down(channels[-2], channels[-1]), nn.LeakyReLU(0.2, inplace=True)]
+    return [*layers, nn.Conv2d(channels[-1], latent, 4, bias=False), nn.ReLU(inplace=True)]
+
+
+class ConvRegressor(nn.Module):
+    """Image → vector, for light and view.
+
+    Args:
+        in_channels, out_channels: channels of the image, length of the vector.
+        image_size: 32, 64, 128 or 256.
+        width: channels of the first stage; 32 in the paper.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, image_size: int, *, width: int = 32) -> None:
+        super().__init__()
+        channels = _channels(image_size, width)
+        layers: list[nn.Module] = []
+        for cin, cout in zip([in_channels, *channels[:-1]], channels, strict=True):
+            layers += [_down(cin, cout), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(channels[-1], channels[-1], 4, bias=False), nn.ReLU(inplace=True)]
+        self.network = nn.Sequential(*layers, nn.Conv2d(channels[-1], out_channels, 1, bias=False))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels)."""
+        return self.network(image).flatten(1)  # type: ignore[no-any-return]
+
+
+class ConvAutoencoder(nn.Module):
+    """Image → image through a bottleneck, for depth and albedo.
+
+    Args:
+        in_channels, out_channels: channels of the input and the output.
+        image_size: 32, 64, 128 or 256.
+        width: channels of the first stage; 64 in the paper.
+        latent: size of the bottleneck; 4 × width (256 in the paper) if not given.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, image_size: int, *, width: int = 64, latent: int | None = None
+    ) -> None:
+        super().__init__()
+        _check_width(width)
+        channels, latent = _channels(image_size, width), latent or 4 * width
+        layers = _contract(in_channels, channels, latent)
+        layers += [nn.ConvTranspose2d(latent, channels[-1], 4, bias=False), nn.ReLU(inplace=True)]
+        layers += [_same(channels[-1], channels[-1], 3), nn.ReLU(inplace=True)]
+        for cin, cout in zip(channels[:0:-1], channels[-2::-1], strict=True):
+            layers += [_up(cin, cout), _norm(cout), nn.ReLU(inplace=True)]
+            layers += [_same(cout, cout, 3), _norm(cout), nn.ReLU(inplace=True)]
+        layers += [nn.Upsample(scale_factor=2, mode="nearest")]
+        for kernel in (3, 5):
+            layers += [_same(width, width, kernel), _norm(width), nn.ReLU(inplace=True)]
+        self.network = nn.Sequential(*layers, _same(width, out_channels, 5))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, H, W)."""
+        return self.network(image)  # type: ignore[no-any-return]
+
+
+class ConvConfidence(nn.Module):
+    """Image → one map at full size and one at a quarter of it, for the spreads of the two losses.
+
+    Args:
+        in_channels, out_channels: channels of the image and of each map.
+        image_size: 32, 64, 128 or 256.
+        width: channels of the first stage; 64 in the paper.
+        latent: size of the bottleneck; 2 × width (128 in the paper) if not given.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, image_size: int, *, width: int = 64, latent: int | None = None
+    ) -> None:
+        super().__init__()
+        _check_width(width)
+        channels, latent = _channels(image_size, width), latent or 2 * width
+        layers = _contract(in_channels, channels, latent)
+        layers += [nn.ConvTranspose2d(latent, channels[-1], 4, bias=False), nn.ReLU(inplace=True)]
+        for cin, cout in zip(channels[:1:-1], channels[-2:0:-1], strict=True):
+            layers += [_up(cin, cout), _norm(cout), nn.ReLU(inplace=True)]
+        self.network = nn.Sequential(*layers)
+        fine: list[nn.Module] = []
+        for cin in (channels[1], width):
+            fine += [_up(cin, width), _norm(width), nn.ReLU(inplace=True)]
+        self.fine = nn.Sequential(*fine, _same(width, out_channels, 5))
+        self.coarse = nn.Sequential(_same(channels[1], out_channels, 3))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, in_channels, H, W) → (B, out_channels, H, W) and (B, out_channels, H/4, W/4)."""
+        features = self.network(image)
+        return self.fine(features), self.coarse(features)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+

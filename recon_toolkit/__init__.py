@@ -1,0 +1,81 @@
+"""Learn the 3D shape of an object category from single photographs, with every part replaceable.
+
+Names are imported when first used, so that ``from recon_toolkit import loss`` in a plugin imports no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from recon_toolkit.assembly import build_dataset, build_losses, build_model, build_renderer
+    from recon_toolkit.components import Component, dataset, encoder, loss, model, renderer
+    from recon_toolkit.config.pipeline import load_pipeline
+    from recon_toolkit.errors import (
+        CheckpointError,
+        ConfigError,
+        DataError,
+        PluginError,
+        ReconError,
+        TrainingError,
+    )
+    from recon_toolkit.geometry.camera import Camera
+    from recon_toolkit.hookspecs import hookimpl
+    from recon_toolkit.plugins import load_plugins
+    from recon_toolkit.structures import Batch, ImagePair, ModelOutput, Reconstruction, Rendering
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "assembly": ("build_dataset", "build_losses", "build_model", "build_renderer"),
+    "components": ("Component", "dataset", "encoder", "loss", "model", "renderer"),
+    "config.pipeline": ("load_pipeline",),
+    "errors": ("CheckpointError", "ConfigError", "DataError", "PluginError", "ReconError", "TrainingError"),
+    "geometry.camera": ("Camera",),
+    "hookspecs": ("hookimpl",),
+    "plugins": ("load_plugins",),
+    "structures": ("Batch", "ImagePair", "ModelOutput", "Reconstruction", "Rendering"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "Batch",
+    "Camera",
+    "CheckpointError",
+    "Component",
+    "ConfigError",
+    "DataError",
+    "ImagePair",
+    "ModelOutput",
+    "PluginError",
+    "ReconError",
+    "Reconstruction",
+    "Rendering",
+    "TrainingError",
+    "__version__",
+    "build_dataset",
+    "build_losses",
+    "build_model",
+    "build_renderer",
+    "dataset",
+    "encoder",
+    "hookimpl",
+    "load_pipeline",
+    "load_plugins",
+    "loss",
+    "model",
+    "renderer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'recon_toolkit' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"recon_toolkit.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,166 @@
+"""Building the parts of a resolved pipeline: the only place where components meet."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from recon_toolkit.config.pipeline import ResolvedComponent, ResolvedPipeline
+from recon_toolkit.config.schema import LossTermConfig
+from recon_toolkit.errors import ConfigError, PluginError, ReconError
+from recon_toolkit.geometry.camera import Camera
+
+#: Canonical depths that a renderer is given where the model has no options ``depth_min`` and ``depth_max``.
+DEPTH_RANGE = (0.9, 1.1)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """A loss component with its options set, and what the core does with its result.
+
+    Args:
+        name: the term's name in the pipeline.
+        component: callable (prediction, target) → residual map, or (output) → map or scalar.
+        on_output: it takes the model's whole output instead of an image pair.
+        weight, likelihood, of, mask, start_weight, start_epochs: see
+            :class:`~recon_toolkit.config.schema.LossTermConfig`.
+    """
+
+    name: str
+    component: Callable[..., Any]
+    on_output: bool
+    weight: float
+    likelihood: Literal["none", "laplace", "gaussian"]
+    of: str
+    mask: bool
+    start_weight: float | None
+    start_epochs: float
+
+
+def build_dataset(resolved: ResolvedPipeline) -> Any:
+    """The data set: an object with ``splits`` and ``open(split, size, context)``."""
+    return resolved.components["dataset",].build()
+
+
+def build_renderer(resolved: ResolvedPipeline) -> Any | None:
+    """The renderer: callable (canonical depth, canonical image, view) → Rendering. None if the pipeline has none.
+
+    Its depth range is that of the model's options ``depth_min`` and ``depth_max``, or :data:`DEPTH_RANGE`.
+    """
+    part = resolved.components.get(("renderer",))
+    return part.build(camera=_camera(resolved), depth_range=_depth_range(resolved)) if part else None
+
+
+def build_encoders(resolved: ResolvedPipeline) -> dict[str, nn.Module]:
+    """The networks by role, with the channels that the model asks for.
+
+    Raises:
+        PluginError: one cannot be built, or is no ``nn.Module``.
+    """
+    encoders: dict[str, nn.Module] = {}
+    for role, part in resolved.section("encoders").items():
+        inwards, outwards = resolved.encoder_shapes[role]
+        network = part.build(in_channels=inwards, out_channels=outwards, image_size=resolved.pipeline.image_size)
+        encoders[role] = _module(network, part)
+    return encoders
+
+
+def build_model(resolved: ResolvedPipeline) -> nn.Module:
+    """The model with its encoders and renderer, on the CPU.
+
+    Weights are drawn from a generator seeded with the pipeline's ``seed``; torch's global one is left as it was.
+
+    Raises:
+        PluginError: a part cannot be built.
+    """
+    part = resolved.components["model",]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(resolved.pipeline.seed)
+        model = part.build(
+            encoders=build_encoders(resolved),
+            renderer=build_renderer(resolved),
+            camera=_camera(resolved),
+            image_size=resolved.pipeline.image_size,
+        )
+    return _module(model, part)
+
+
+def build_losses(resolved: ResolvedPipeline) -> list[LossTerm]:
+    """The loss terms in the pipeline's order, each built once.
+
+    Raises:
+        ConfigError: some cannot be built; all of them are named.
+    """
+    terms: list[LossTerm] = []
+    problems: dict[str, ReconError] = {}  # two terms may lack the same file
+    for name, part in resolved.section("losses").items():
+        try:
+            terms.append(_loss_term(name, part, resolved.pipeline.losses[name]))
+        except ReconError as error:
+            problems[str(error)] = error
+    if problems:
+        raise ConfigError(list(problems.values()))
+    return terms
+
+
+def _loss_term(name: str, part: ResolvedComponent, term: LossTermConfig) -> LossTerm:
+    # A function's other arguments come with each call; a class gets its options now.
+    component = part.build() if inspect.isclass(part.target) else partial(part.target, **part.options)
+    return LossTerm(
+        name=name,
+        component=component,
+        on_output=_takes_output(part),
+        weight=term.weight,
+        likelihood=term.likelihood,
+        of=term.of,
+        mask=term.mask,
+        start_weight=term.start_weight,
+        start_epochs=term.start_epochs,
+    )
+
+
+def _takes_output(part: ResolvedComponent) -> bool:
+    """Whether a loss looks at the model's output; two positional arguments of any name are an image pair."""
+    target: Any = part.target
+    if inspect.isclass(target):
+        target = target.forward if issubclass(target, nn.Module) else target.__call__
+        target = partial(target, None)  # self
+    positional = [
+        parameter.name
+        for parameter in inspect.signature(target).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(positional) == 2 or positional == ["output"]:
+        return len(positional) == 1
+    raise PluginError(
+        f"loss '{part.entry.name}' of plugin '{part.entry.provider}' takes ({', '.join(positional)})",
+        where=str(part.place),
+        remedy="a loss takes (prediction, target), or (output)",
+    )
+
+
+def _module(value: Any, part: ResolvedComponent) -> nn.Module:
+    if isinstance(value, nn.Module):
+        return value
+    raise PluginError(
+        f"{part.entry.kind} '{part.entry.name}' of plugin '{part.entry.provider}' is a {type(value).__name__}",
+        where=str(part.place),
+        remedy="make it a torch.nn.Module",
+    )
+
+
+def _camera(resolved: ResolvedPipeline) -> Camera:
+    return Camera(fov=resolved.pipeline.camera.fov)
+
+
+def _depth_range(resolved: ResolvedPipeline) -> tuple[float, float]:
+    options: Mapping[str, Any] = resolved.components["model",].options
+    if "depth_min" in options and "depth_max" in options:
+        return float(options["depth_min"]), float(options["depth_max"])
+    return DEPTH_RANGE

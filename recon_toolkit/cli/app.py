@@ -1,0 +1,116 @@
+"""The ``recon`` application: its global options, its commands, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+import typer.main
+
+from recon_toolkit.cli import data, pipelines, plugins, reconstruct, run, score
+from recon_toolkit.cli.common import Settings, fail
+from recon_toolkit.errors import ConfigError, ReconError
+
+EXIT_CODES = "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed, 130 interrupted."
+GLOBAL_FLAGS = ("--debug", "--quiet")
+
+app = typer.Typer(
+    name="recon",
+    help="Learn the 3D shape of a kind of object from single photographs.\n\n"
+    "\b\nExamples:\n"
+    "  recon run --pipeline unsup3d-quick --out runs/faces\n"
+    "  recon reconstruct --run runs/faces photo.png\n"
+    "  recon pipelines\n"
+    "  recon plugins",
+    epilog=f"{EXIT_CODES} --debug and --quiet may also stand after the command.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from recon_toolkit import __version__
+
+        print(f"recon-toolkit {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _global_options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars; warnings still appear.")] = False,
+) -> None:
+    context.obj = Settings(debug=debug, quiet=quiet)
+
+
+for command in (run, score, reconstruct, data, pipelines, plugins):
+    command.register(app)
+
+
+def main() -> None:
+    """Entry point of the ``recon`` script."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    flags, rest = _hoist_flags(arguments)
+    try:
+        typer.main.get_command(app).main(args=[*flags, *rest], prog_name="recon")
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_left()
+        return _flushed(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
+    except KeyboardInterrupt:
+        fail("interrupted")
+        return 130
+    except ReconError as error:
+        problems = error.problems if isinstance(error, ConfigError) else [error]
+        return _report(error, [str(problem) for problem in problems], error.exit_code, "--debug" in flags)
+    except BrokenPipeError:
+        return _reader_left()
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}; this is a fault of recon-toolkit or of a plugin"
+        return _report(error, [f"{message} (--debug shows where)"], 1, "--debug" in flags)
+    return _flushed(0)
+
+
+def _hoist_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Global flags first, wherever they stood, so that ``recon run --debug`` works for every command."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:end]]
+    rest = [word for word in arguments[:end] if word not in GLOBAL_FLAGS]
+    return flags, [*rest, *arguments[end:]]
+
+
+def _report(error: BaseException, messages: Sequence[str], code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    for message in messages:
+        fail(message)
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    return code
+
+
+def _reader_left() -> int:
+    """``recon ... | head`` closed the pipe: not our error; keep the interpreter from trying to write at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,96 @@
+"""What the commands share: global settings, the plugin options, progress and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recon_toolkit.progress import Progress
+
+if TYPE_CHECKING:
+    from recon_toolkit.plugins import PluginHost
+
+PluginFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Load a plugin from a Python file (repeatable).", show_default=False),
+]
+DisabledPlugins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--disable-plugin",
+        metavar="NAME",
+        help="Leave a plugin out (repeatable); RECON_DISABLE_PLUGINS=a,b does the same.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The global options; every command finds them in its context."""
+
+    debug: bool = False
+    quiet: bool = False
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """The global options that the command was called with."""
+    return context.find_object(Settings) or Settings()
+
+
+def progress_of(context: typer.Context) -> Progress:
+    """Progress on standard error that honours ``--quiet``; use it in a ``with`` block."""
+    return Progress(quiet=settings_of(context).quiet)
+
+
+def plugin_host(context: typer.Context, files: list[Path] | None, disabled: list[str] | None) -> PluginHost:
+    """Load the plugins for a command; a broken one is a warning here, and an error only where it is needed."""
+    from recon_toolkit.plugins import load_plugins
+
+    host = load_plugins(files or (), disabled or ())
+    progress = progress_of(context)
+    for failure in host.failures:
+        progress.warn(f"plugin '{failure.name}' ({failure.source}) is not used: {failure.cause}")
+    return host
+
+
+def print_json(value: Any) -> None:
+    """Print a dataclass, a pydantic model or plain data as JSON; a number that is not finite becomes null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:
+    """Print rows in aligned columns; the last column runs free."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)] if rows else []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print((indent + "  ".join([*cells, row[-1]])).rstrip())
+
+
+def fail(message: str) -> None:
+    """Print ``error: message`` on standard error."""
+    print(f"error: {message}", file=sys.stderr)
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return _plain(value.model_dump(mode="json"))
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int | bool) or value is None:
+        return value
+    return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -1,0 +1,1 @@
+"""Pipelines: reading YAML with places, joining files, and validation against the components' own signatures."""

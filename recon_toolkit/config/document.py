@@ -1,0 +1,241 @@
+"""YAML as a tree that remembers where every key stands.
+
+The dialect is YAML 1.2's core schema: ``1e-4`` is a number, only ``true`` and ``false`` are booleans (``on:`` stays a
+word), ``010`` is ten. Duplicate keys and tags are errors.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+from recon_toolkit.errors import ConfigError, ReconError
+
+Scalar: TypeAlias = str | int | float | bool | None
+Keys: TypeAlias = tuple[str | int, ...]
+
+#: More nodes than this can only come from aliases that refer to each other, which could fill the memory.
+MOST_NODES = 100_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was written: a line of a file, or an option of the command line."""
+
+    file: Path | None
+    line: int = 0
+    option: str = ""
+
+    def __str__(self) -> str:
+        if self.file is None:
+            return self.option
+        return f"{shown(self.file)}:{self.line}" if self.line else shown(self.file)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value and the place of its key (of itself, for the item of a list)."""
+
+    value: Scalar | list[Entry] | dict[str, Entry]
+    place: Place
+
+    @property
+    def mapping(self) -> dict[str, Entry]:
+        """The entries of a mapping; nothing if the value is something else."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    def plain(self) -> Any:
+        """The value without places."""
+        if isinstance(self.value, dict):
+            return {key: entry.plain() for key, entry in self.value.items()}
+        if isinstance(self.value, list):
+            return [entry.plain() for entry in self.value]
+        return self.value
+
+    def place_of(self, keys: Keys) -> Place:
+        """The place of the entry at ``keys``, or of the nearest one above it."""
+        entry = self
+        for key in keys:
+            if isinstance(entry.value, dict) and key in entry.value:
+                entry = entry.value[str(key)]
+            elif isinstance(entry.value, list) and isinstance(key, int) and key < len(entry.value):
+                entry = entry.value[key]
+            else:
+                break
+        return entry.place
+
+
+def shown(path: Path) -> str:
+    """A path as a message shows it: relative to the working folder where it lies below that."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+class _Loader(yaml.SafeLoader):
+    """Only scans and composes; :class:`_Reader` gives scalars their type."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  pyyaml declares it so
+
+
+_TAG = "tag:yaml.org,2002:"
+_PATTERNS = (
+    ("null", re.compile(r"~|null|Null|NULL|")),
+    ("bool", re.compile(r"true|True|TRUE|false|False|FALSE")),
+    ("int", re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")),
+    ("float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")),
+)
+
+
+def parse_scalar(text: str) -> Scalar:
+    """An unquoted YAML scalar as null, a boolean, a number or a word."""
+    kind = next((kind for kind, pattern in _PATTERNS if pattern.fullmatch(text)), "str")
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "int":
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+    if kind == "float":
+        word = text.lower().lstrip("+-")
+        if word == ".nan":
+            return math.nan
+        return float(text.replace(".", "", 1)) if word == ".inf" else float(text)
+    return text
+
+
+class _Reader:
+    """Turns composed nodes into entries and collects the problems on the way."""
+
+    def __init__(self, place: Place) -> None:
+        self.base = place
+        self.problems: list[ReconError] = []
+        self._nodes = 0
+        self._above: list[yaml.Node] = []
+
+    def place(self, node: yaml.Node) -> Place:
+        if self.base.file is None:
+            return self.base
+        return Place(self.base.file, node.start_mark.line + 1)
+
+    def problem(self, node: yaml.Node, message: str, remedy: str | None = None) -> None:
+        self.problems.append(ReconError(message, where=str(self.place(node)), remedy=remedy))
+
+    def entry(self, node: yaml.Node, place: Place) -> Entry:
+        self._nodes += 1
+        if self._nodes > MOST_NODES or any(node is above for above in self._above):
+            raise ReconError("the aliases refer to themselves or multiply without end", where=str(self.place(node)))
+        self._above.append(node)
+        try:
+            return Entry(self._value(node), place)
+        finally:
+            self._above.pop()
+
+    def _value(self, node: yaml.Node) -> Scalar | list[Entry] | dict[str, Entry]:
+        if isinstance(node, yaml.MappingNode):
+            self._refuse_tag(node, "map")
+            return self._mapping(node)
+        if isinstance(node, yaml.SequenceNode):
+            self._refuse_tag(node, "seq")
+            return [self.entry(item, self.place(item)) for item in node.value]
+        assert isinstance(node, yaml.ScalarNode)
+        self._refuse_tag(node, "str")
+        return str(node.value) if node.style is not None else parse_scalar(node.value)
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Entry]:
+        entries: dict[str, Entry] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
+                self.problem(key_node, "a key must be a word")
+                continue
+            key = str(key_node.value)
+            if key == "<<":
+                self.problem(key_node, "'<<' is not supported", "use 'extends'")
+            elif key in entries:
+                self.problem(key_node, f"'{key}' is given twice", f"first at {entries[key].place}")
+            else:
+                entries[key] = self.entry(value_node, self.place(key_node))
+        return entries
+
+    def _refuse_tag(self, node: yaml.Node, expected: str) -> None:
+        if node.tag != _TAG + expected:
+            tag = node.tag.replace(_TAG, "!!")
+            self.problem(node, f"the tag '{tag}' is not supported", "write the value without it")
+
+
+def parse(text: str, place: Place) -> tuple[Entry, list[ReconError]]:
+    """Read YAML text.
+
+    Args:
+        text: one document.
+        place: the file it is from (its line is not used), or the option.
+
+    Returns:
+        The tree (whose own place is ``place``), and every problem that does not hinder reading on.
+
+    Raises:
+        ConfigError: the text is not YAML.
+    """
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = Place(place.file, mark.line + 1) if place.file is not None and mark is not None else place
+        problem = error.problem or error.context or "the text ends too early"
+        raise ConfigError([ReconError(f"this is not valid YAML: {problem}", where=str(where))]) from error
+    except yaml.YAMLError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError([ReconError(f"this is not valid YAML: {reason}", where=str(place))]) from error
+    if node is None:
+        return Entry(None, place), []
+    reader = _Reader(place)
+    try:
+        return reader.entry(node, place), reader.problems
+    except ReconError as error:
+        raise ConfigError([*reader.problems, error]) from error
+
+
+def read(path: Path) -> tuple[Entry, list[ReconError]]:
+    """Read a YAML file whose top level is a mapping; an empty file is an empty mapping.
+
+    Raises:
+        ConfigError: the file cannot be read, is not text, not YAML, or no mapping.
+    """
+    place = Place(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError([ReconError("this is not a text file in UTF-8", where=str(place))]) from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError([ReconError(f"cannot be read: {reason}", where=str(place))]) from error
+    tree, problems = parse(text, place)
+    if tree.value is None:
+        return Entry({}, place), problems
+    if not isinstance(tree.value, dict):
+        raise ConfigError([ReconError("a pipeline is a mapping of keys to values", where=str(place))])
+    return tree, problems
+
+
+def parse_override(text: str) -> tuple[Entry, list[ReconError]]:
+    """``a.b.c=value`` as a tree, the value read as YAML.
+
+    Raises:
+        ConfigError: there is no ``=`` or no key, or the value is not YAML.
+    """
+    path, separator, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        problem = ReconError("an override is written a.b.c=value", where=f"--set {text}")
+        raise ConfigError([problem])
+    place = Place(None, option=f"--set {path.strip()}")
+    entry, problems = parse(value, place)
+    for key in reversed(keys):
+        entry = Entry({key: entry}, place)
+    return entry, problems

@@ -1,0 +1,312 @@
+"""From a pipeline's name to everything a run needs to know, validated in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from recon_toolkit.components import Kind
+from recon_toolkit.config.document import Entry, Keys, Place, parse_scalar
+from recon_toolkit.config.options import Signature, core_keys, plain_value, signature_of, validate_options
+from recon_toolkit.config.problems import Problem, validation_problems
+from recon_toolkit.config.roles import check_pairs, check_roles
+from recon_toolkit.config.schema import Pipeline
+from recon_toolkit.config.sources import Document, find_pipeline, gather
+from recon_toolkit.errors import ConfigError, PluginError, ReconError
+from recon_toolkit.nearest import suggestion
+from recon_toolkit.plugins import PluginHost, load_plugins
+from recon_toolkit.registry import Registered, describe
+
+#: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
+_NOT_IN_FINGERPRINT = ("description", "plugins", "evaluation")
+_NOT_IN_TRAINING_FINGERPRINT = (
+    "accelerator",
+    "checkpoint_every",
+    "devices",
+    "keep_on_device",
+    "log_every",
+    "tensorboard",
+    "validate_every",
+    "validation_images",
+)
+#: The parts of a pipeline that decide which weights fit the model.
+_WEIGHTS = ("model", "encoders", "image_size")
+
+
+@dataclass(frozen=True)
+class ResolvedComponent:
+    """A component of a pipeline with every option, ready to be built.
+
+    Args:
+        entry: the component and its plugin.
+        signature: what it takes.
+        options: all options as the component's types ask, defaults included.
+        place: where the pipeline names it.
+    """
+
+    entry: Registered
+    signature: Signature
+    options: Mapping[str, Any]
+    place: Place
+
+    @property
+    def target(self) -> Callable[..., Any]:
+        """The class or function."""
+        return self.signature.target
+
+    def build(self, **supplied: Any) -> Any:
+        """Call the component with its options and those of the supplied arguments that it takes.
+
+        Raises:
+            PluginError: it raises; names component, plugin, cause and place. A ReconError of its own passes through.
+        """
+        wanted = {name: value for name, value in supplied.items() if name in self.signature.supplied}
+        try:
+            return self.target(**wanted, **self.options)
+        except ReconError:
+            raise
+        except Exception as error:
+            who = f"{self.entry.kind} '{self.entry.name}' of plugin '{self.entry.provider}'"
+            raise PluginError(
+                f"{who} cannot be built: {describe(error)}", where=str(self.place), remedy="check its options"
+            ) from error
+
+
+@dataclass(frozen=True)
+class ResolvedPipeline:
+    """A pipeline in which nothing is open.
+
+    Args:
+        name: the file's name without its ending.
+        source: the file.
+        pipeline: the validated contents; component options are all present, as YAML holds them.
+        components: by keys, e.g. ``("renderer",)`` or ``("losses", "flipped")``.
+        encoder_shapes: (channels in, channels out) by role, for the encoders that the pipeline has.
+        host: the plugins it was resolved with.
+    """
+
+    name: str
+    source: Path
+    pipeline: Pipeline
+    components: Mapping[tuple[str, ...], ResolvedComponent]
+    encoder_shapes: Mapping[str, tuple[int, int]]
+    host: PluginHost
+
+    def section(self, name: str) -> dict[str, ResolvedComponent]:
+        """The components of ``encoders`` or ``losses`` by role or term."""
+        return {keys[1]: part for keys, part in self.components.items() if len(keys) == 2 and keys[0] == name}
+
+    def to_yaml(self) -> str:
+        """The whole pipeline as YAML that needs no other pipeline; reading it gives the same fingerprint.
+
+        Options whose default is an object that YAML cannot hold are left to their default.
+        """
+        document = self.pipeline.model_dump(mode="json")
+        if self.pipeline.renderer is None:
+            del document["renderer"]  # a null would take away a renderer that is not there
+        return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that are equal if two pipelines train to the same result.
+
+        Folders do not count, only the last part of a path: data may move.
+        """
+        document = self._canonical()
+        for key in _NOT_IN_FINGERPRINT:
+            document.pop(key, None)
+        for key in _NOT_IN_TRAINING_FINGERPRINT:
+            document["training"].pop(key, None)
+        return _digest(document)
+
+    @property
+    def weights_fingerprint(self) -> str:
+        """16 hexadecimal digits that are equal if weights of the one fit the other."""
+        document = self._canonical()
+        return _digest({key: document[key] for key in _WEIGHTS})
+
+    def _canonical(self) -> dict[str, Any]:
+        document = self.pipeline.model_dump(mode="json")
+        for keys, part in self.components.items():
+            section = document
+            for key in keys:
+                section = section[key]
+            for name in part.options.keys() & section.keys():
+                section[name] = plain_value(part.options[name], lambda path: path.name)
+        return document
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every word that our reader would take for something else, and writes short lists in one line."""
+
+
+def _word(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = None if isinstance(parse_scalar(text), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _list(dumper: yaml.SafeDumper, items: list[Any]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_Dumper.add_representer(str, _word)
+_Dumper.add_representer(list, _list)
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_pipeline(
+    name_or_path: str | Path, overrides: Sequence[str] = (), host: PluginHost | None = None
+) -> ResolvedPipeline:
+    """Find, join and validate a pipeline.
+
+    Args:
+        name_or_path: an installed pipeline's name, or the path of a YAML file.
+        overrides: ``a.b.c=value`` each, applied in order under the same validation.
+        host: the plugins; a fresh :func:`~recon_toolkit.plugins.load_plugins` by default. The pipeline's own plugin
+            files are loaded in addition.
+
+    Raises:
+        ConfigError: anything is wrong; every problem at once, each with its file and line.
+    """
+    host = load_plugins() if host is None else host
+    name = str(name_or_path) if isinstance(name_or_path, str) else str(name_or_path.resolve())
+    path = find_pipeline(name, host)
+    document = gather(path, overrides, host)
+    host = host.with_files([file for file, _ in document.plugins])
+    problems = [*document.problems, *_plugin_problems(document, host)]
+    problems += _section_problems(document.tree)
+    components: dict[tuple[str, ...], ResolvedComponent] = {}
+    for keys, kind in _component_keys(document.tree):
+        part, found = _resolve(document.tree, keys, kind, host)
+        problems += found
+        if part is not None:
+            components[keys] = part
+    shapes: dict[str, tuple[int, int]] = {}
+    if ("model",) in components:
+        shapes, found = check_roles(components["model",], document.tree)
+        problems += found + check_pairs(components["model",], document.tree)
+    if problems:
+        raise ConfigError(_in_order(problems))
+    return ResolvedPipeline(path.stem, path, _complete(document.tree, components, host), components, shapes, host)
+
+
+def _plugin_problems(document: Document, host: PluginHost) -> list[ReconError]:
+    """Plugin files that the user named and that cannot be used."""
+    places = {str(file): place for file, place in document.plugins}
+    return [
+        ReconError(
+            f"the plugin '{failure.source}' cannot be used: {failure.cause}",
+            where=str(places.get(failure.source, f"--plugin {failure.name}")),
+        )
+        for failure in host.failures
+        if failure.requested
+    ]
+
+
+def _section_problems(tree: Entry) -> list[Problem]:
+    """What is wrong with the pipeline itself, its components' options aside."""
+    try:
+        Pipeline.model_validate_json(json.dumps(tree.plain()), strict=True)
+    except ValidationError as error:
+        problems = validation_problems(error, tree, (), _known_keys)
+        return [_nameless(problem, tree) for problem in problems]
+    return []
+
+
+def _known_keys(keys: Keys) -> Collection[str]:
+    """The keys that the schema has beside the one at ``keys``."""
+    fields = Pipeline.model_fields
+    if len(keys) > 1 and keys[0] in fields:
+        section = fields[str(keys[0])].annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            return section.model_fields
+    return [*fields, "extends"]
+
+
+def _nameless(problem: Problem, tree: Entry) -> Problem:
+    """Say which names there are where a component's mapping has no ``name``: it often is a misspelt term or role."""
+    for section in ("losses", "encoders"):
+        entries = tree.mapping.get(section, Entry(None, tree.place)).mapping
+        for key in entries:
+            if problem.message == f"'{section}.{key}.name' is missing":
+                others = [other for other, entry in entries.items() if "name" in entry.mapping]
+                text = f"'{section}.{key}' names no component"
+                return Problem(text, tree, (section, key), remedy=suggestion(key, others))
+    return problem
+
+
+def _component_keys(tree: Entry) -> Iterator[tuple[tuple[str, ...], Kind]]:
+    """Keys and kind of everything in the document that has a component's name."""
+    single: tuple[tuple[str, Kind], ...] = (("model", "model"), ("renderer", "renderer"), ("dataset", "dataset"))
+    for key, kind in single:
+        if key in tree.mapping:
+            yield (key,), kind
+    several: tuple[tuple[str, Kind], ...] = (("encoders", "encoder"), ("losses", "loss"))
+    for section, kind in several:
+        if section in tree.mapping:
+            for key in tree.mapping[section].mapping:
+                yield (section, key), kind
+
+
+def _resolve(
+    tree: Entry, keys: tuple[str, ...], kind: Kind, host: PluginHost
+) -> tuple[ResolvedComponent | None, list[Problem]]:
+    entry = tree
+    for key in keys:
+        entry = entry.mapping[key]
+    name = entry.mapping.get("name")
+    if name is None or not isinstance(name.value, str):
+        return None, []  # the schema reports it
+    try:
+        registered = host.registry.get(kind, name.value)
+        signature = signature_of(registered)
+    except PluginError as error:
+        return None, [Problem(error.message, tree, (*keys, "name"), remedy=error.remedy)]
+    options, problems = validate_options(registered, signature, tree, keys)
+    return (None, problems) if problems else (ResolvedComponent(registered, signature, options, name.place), [])
+
+
+def _complete(tree: Entry, components: Mapping[tuple[str, ...], ResolvedComponent], host: PluginHost) -> Pipeline:
+    """The pipeline with every option of every component."""
+    document = tree.plain()
+    for keys, part in components.items():
+        section = document
+        for key in keys[:-1]:
+            section = section[key]
+        given = section[keys[-1]]
+        own = {key: value for key, value in given.items() if key in core_keys(part.entry.kind)}
+        options: dict[str, Any] = {}
+        for name, value in part.options.items():
+            try:
+                options[name] = plain_value(value)
+            except TypeError:  # an object that only its default can be, or that was made from what is given
+                if name in given:
+                    options[name] = given[name]
+        section[keys[-1]] = own | options
+    document["plugins"] = [str(file.resolve()) for file in host.files]
+    return Pipeline.model_validate_json(json.dumps(document), strict=True)
+
+
+def _in_order(problems: Sequence[ReconError]) -> list[ReconError]:
+    """Problems by line within a file; files and the command line in the order they were met."""
+    files: dict[str, int] = {}
+
+    def order(problem: ReconError) -> tuple[bool, int, int]:
+        file, _, line = (problem.where or "").rpartition(":")
+        is_line = bool(file) and line.isdigit()
+        rank = files.setdefault(file if is_line else problem.where or "", len(files))
+        return (not is_line and (problem.where or "").startswith("--"), rank, int(line) if is_line else 0)
+
+    unique = {str(problem): problem for problem in problems}
+    return sorted(unique.values(), key=order)

@@ -1,0 +1,117 @@
+"""What a pipeline may say, apart from the options of its components."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TrainingConfig(_Section):
+    """How a model is trained. Exactly one of ``steps`` and ``epochs`` is given."""
+
+    steps: Count | None = None
+    epochs: Positive | None = None
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-4
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    weight_decay: NotNegative = 5e-4
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    clip_gradient: Positive | None = None  # largest norm of the gradient
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augment_flip: bool = True
+    validate_every: Count | None = None  # steps; at the end only if None
+    checkpoint_every: Count | None = None  # steps; at validations and at the end if None
+    validation_images: Count = 256
+    log_every: Count = 50  # steps
+    accelerator: str = "auto"
+    devices: Count = 1
+    tensorboard: bool = False
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None  # decay of an averaged copy of the weights
+    keep_on_device: bool = True  # hold the packed data in the device's memory if it fits
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("exactly one of 'steps' and 'epochs' must be given")
+        return self
+
+
+class EvaluationConfig(_Section):
+    """Which images a finished model is scored on; all of the split if ``images`` is None."""
+
+    split: str = "test"
+    images: Count | None = None
+    batch_size: Count = 64
+
+
+class CameraConfig(_Section):
+    """The pinhole camera: horizontal field of view in degrees."""
+
+    fov: Annotated[float, Field(gt=0, lt=180)] = 10.0
+
+
+class ComponentConfig(BaseModel):
+    """A component by name; every other key is an option of it, validated against its own signature."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The component's own options, as they stand in YAML."""
+        return dict(self.model_extra or {})
+
+
+class LossTermConfig(ComponentConfig):
+    """A loss component and what the core does with its residual.
+
+    Args:
+        weight: factor of the term in the total.
+        likelihood: how the model's spread σ of the pair enters (``none`` ignores it).
+        of: the image pair that the loss compares.
+        mask: average over the pair's mask only.
+        start_weight: factor during the first ``start_epochs`` epochs; None means ``weight``.
+    """
+
+    weight: NotNegative = 1.0
+    likelihood: Literal["none", "laplace", "gaussian"] = "none"
+    of: str = "plain"
+    mask: bool = True
+    start_weight: NotNegative | None = None
+    start_epochs: NotNegative = 0
+
+
+class Pipeline(_Section):
+    """A whole pipeline, resolved: nothing inherited, every option present."""
+
+    description: str = ""
+    model: ComponentConfig
+    encoders: dict[str, ComponentConfig] = {}
+    renderer: ComponentConfig | None = None
+    losses: dict[str, LossTermConfig]
+    dataset: ComponentConfig
+    image_size: Annotated[int, Field(ge=8, le=4096)] = 64
+    camera: CameraConfig = CameraConfig()
+    training: TrainingConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    plugins: list[Path] = []  # plugin files; in YAML relative to the file that names them
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if not self.losses:
+            raise ValueError("'losses' is empty: there is nothing to train with")
+        return self

@@ -1,0 +1,173 @@
+"""Where pipelines are found, and how a file joins those that it extends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import recon_toolkit
+from recon_toolkit.config.document import Entry, Place, parse_override, read, shown
+from recon_toolkit.config.merge import merge
+from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.nearest import suggestion
+from recon_toolkit.plugins import PluginHost
+
+SUFFIXES = (".yaml", ".yml")
+#: The provider that listings give for the pipelines of the toolkit itself.
+BUILT_IN = "recon-toolkit"
+
+
+@dataclass(frozen=True)
+class PipelineSource:
+    """An installed pipeline: its name, who provides it, and its file."""
+
+    name: str
+    provider: str
+    path: Path
+
+    @property
+    def description(self) -> str:
+        """What the file says of itself, or why it cannot be read."""
+        try:
+            text = read(self.path)[0].mapping.get("description")
+        except ConfigError as error:
+            return f"cannot be used: {error}"
+        return str(text.value) if text is not None else ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A pipeline's tree with everything it inherits and every override.
+
+    Args:
+        tree: the joined tree, without ``extends`` and ``plugins``.
+        plugins: the plugin files it names, absolute, each with its place.
+        problems: what was wrong on the way; the tree is as good as it can be.
+    """
+
+    tree: Entry
+    plugins: tuple[tuple[Path, Place], ...]
+    problems: tuple[ReconError, ...]
+
+
+def builtin_config_dir() -> Path:
+    """The folder of the toolkit's own pipelines: in the package when installed, at the top of a checkout."""
+    package = Path(recon_toolkit.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def list_pipelines(host: PluginHost) -> list[PipelineSource]:
+    """Every installed pipeline, by name."""
+    folders = [(BUILT_IN, builtin_config_dir()), *host.pipeline_folders()]
+    found = [
+        PipelineSource(path.stem, provider, path)
+        for provider, folder in folders
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if path.suffix in SUFFIXES and path.is_file()
+    ]
+    return sorted(found, key=lambda source: (source.name, source.provider))
+
+
+def find_pipeline(name: str, host: PluginHost, *, base: Path | None = None, where: Place | None = None) -> Path:
+    """The file of a pipeline.
+
+    Args:
+        name: an installed name, ``provider:name``, or a path (it has a ``/`` or ends in ``.yaml``).
+        host: provides the plugins' pipelines.
+        base: folder of relative paths; the working folder by default.
+        where: the place that names it, for the message.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    at = str(where) if where is not None else None
+    sources = list_pipelines(host)
+    names = {source.name for source in sources}
+    if "/" in name or "\\" in name or name.endswith(SUFFIXES):
+        path = (base or Path.cwd()) / Path(name).expanduser()
+        if path.is_file():
+            return path.resolve()
+        stem = Path(name).stem
+        hint = f"the installed one is called '{stem}'" if stem in names else f"looked in {shown(path.parent)}"
+        raise ConfigError([ReconError(f"there is no file '{name}'", where=at, remedy=hint)])
+    provider, _, plain = name.rpartition(":")
+    found = [source for source in sources if source.name == plain and provider in ("", source.provider)]
+    if len(found) == 1:
+        return found[0].path.resolve()
+    if found:
+        remedy = "write " + " or ".join(f"'{source.provider}:{source.name}'" for source in found)
+        raise ConfigError([ReconError(f"several plugins provide a pipeline '{name}'", where=at, remedy=remedy)])
+    remedy = suggestion(plain, names) + "; a path ends in .yaml"
+    raise ConfigError([ReconError(f"there is no pipeline '{name}'", where=at, remedy=remedy)])
+
+
+def gather(path: Path, overrides: Sequence[str], host: PluginHost) -> Document:
+    """Read a pipeline file, what it extends, and the overrides, and join them.
+
+    Raises:
+        ConfigError: the file itself cannot be read at all.
+    """
+    problems: list[ReconError] = []
+    plugins: dict[Path, Place] = {}
+    tree = _chain(path, host, (), plugins, problems)
+    for override in overrides:
+        try:
+            over, found = parse_override(override)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        problems += found
+        if "extends" in over.mapping:
+            problems.append(ReconError("'extends' can only stand in a file", where=str(over.mapping["extends"].place)))
+            over.mapping.pop("extends")
+        _take_plugins(over, Path.cwd(), plugins, problems)
+        tree, found = merge(tree, over)
+        problems += found
+    return Document(tree, tuple(plugins.items()), tuple(problems))
+
+
+def _chain(
+    path: Path, host: PluginHost, below: tuple[Path, ...], plugins: dict[Path, Place], problems: list[ReconError]
+) -> Entry:
+    """The file at ``path`` laid over what it extends; ``below`` are the files that extend it."""
+    tree, found = read(path)
+    problems += found
+    _take_plugins(tree, path.parent, plugins, problems)
+    extends = tree.mapping.pop("extends", None)
+    if extends is None or extends.value is None:
+        # Nothing lies below, so a null here takes away nothing.
+        joined, found = merge(Entry({}, tree.place), tree)
+        problems += found
+        return joined
+    where = extends.place
+    try:
+        if not isinstance(extends.value, str):
+            raise ConfigError([ReconError("'extends' is the name or the path of one pipeline", where=str(where))])
+        parent = find_pipeline(extends.value, host, base=path.parent, where=where)
+        if parent in (*below, path):
+            circle = " -> ".join(shown(each) for each in (*below, path, parent))
+            raise ConfigError([ReconError(f"'extends' goes in a circle: {circle}", where=str(where))])
+        base = _chain(parent, host, (*below, path), plugins, problems)
+    except ConfigError as error:
+        problems += error.problems
+        return tree
+    base.mapping.pop("description", None)  # it describes the parent
+    joined, found = merge(base, tree)
+    problems += found
+    return joined
+
+
+def _take_plugins(tree: Entry, folder: Path, plugins: dict[Path, Place], problems: list[ReconError]) -> None:
+    """Move the plugin files out of a tree: they add up along ``extends``, and their paths belong to their file."""
+    entry = tree.mapping.pop("plugins", None)
+    if entry is None or entry.value is None:
+        return
+    items = entry.value if isinstance(entry.value, list) else [entry]
+    for item in items:
+        if isinstance(item.value, str):
+            plugins.setdefault((folder / Path(item.value).expanduser()).resolve(), item.place)
+        else:
+            problems.append(ReconError("'plugins' is a list of Python files", where=str(item.place)))

@@ -1,0 +1,1 @@
+"""Data: decoding, packing and the packed form that training reads."""

@@ -1,0 +1,348 @@
+"""Decoding images and depth maps from files that may be damaged, hostile or of any kind.
+
+Whatever is wrong with a file becomes one :class:`DataError` that names it, the fault and the remedy.
+"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from recon_toolkit.errors import DataError, ReconError
+
+#: Larger images are refused before a pixel of them is decoded (240 MB as RGB).
+MAX_PIXELS = 80_000_000
+#: Formats that are read. Formats that start other programs (EPS) or fetch things are not among them.
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+)
+DEPTH_SUFFIXES = frozenset((".png", ".npy", ".npz", ".tif", ".tiff"))
+ORIENTATION = 0x0112  # the EXIF tag
+SUPPORTED = "use a PNG, JPEG, WebP, TIFF, BMP, GIF, PPM or JPEG 2000 file"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A crop in pixels of the upright image: left, top, width and height. It may reach beyond the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """A centred square of ``side`` pixels; the largest that fits where ``side`` is None."""
+
+    side: int | None = None
+
+    def box(self, width: int, height: int) -> Box:
+        """The crop in an image of ``width`` × ``height`` pixels; ValueError where it does not fit."""
+        side = min(width, height) if self.side is None else self.side
+        if side > min(width, height):
+            raise ValueError(f"a centre crop of {side} pixels does not fit into {width}×{height}")
+        return Box((width - side) // 2, (height - side) // 2, side, side)
+
+
+Crop = Box | CentreCrop
+
+
+def crop_from_option(crop: int | tuple[int, int, int, int] | None, *, option: str = "crop") -> Crop:
+    """A pipeline's crop option: a side in pixels, a box (x0, y0, width, height), or none.
+
+    Raises:
+        DataError: a side, width or height is not positive.
+    """
+    if crop is None:
+        return CentreCrop()
+    if isinstance(crop, int):
+        valid: Crop | None = CentreCrop(crop) if crop > 0 else None
+    else:
+        valid = Box(*crop) if crop[2] > 0 and crop[3] > 0 else None
+    if valid is None:
+        raise DataError(f"{crop!r} is not a crop", where=option, remedy="give a side above 0, or x0, y0, width, height")
+    return valid
+
+
+def read_image(path: str | Path, *, crop: Crop | None = None, size: int | None = None) -> NDArray[np.uint8]:
+    """Decode an image file as upright 8-bit RGB, optionally cropped and resized.
+
+    16-bit images keep their upper eight bits (rounded), grey and palette images become RGB, CMYK is converted, and
+    transparent parts are laid on white. The EXIF orientation is applied. Of an animation, the first frame counts.
+
+    Args:
+        path: the file.
+        crop: what to cut out; beyond the image's edges the edge pixels are repeated. None keeps everything.
+        size: the height and width to resize to, with antialiasing (bilinear, as in Wu et al.'s code); JPEG files
+            are decoded at a lower resolution where twice this size is still kept. None keeps the crop's own size.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DataError: the file is missing, empty, truncated, not an image, larger than :data:`MAX_PIXELS`, or smaller
+            than the crop.
+    """
+    path = Path(path)
+    with _explained(path):
+        with _open(path) as image:
+            rotated = _orientation(image) >= 5  # the orientations that swap width and height
+            full = (image.height, image.width) if rotated else image.size
+            box = _box(crop, *full, path=path)
+            if size is not None and image.format == "JPEG":
+                keep = 2 * size / min(box.width, box.height)
+                image.draft(None, (int(image.width * keep) + 1, int(image.height * keep) + 1))
+            image.load()
+            upright = _rgb(_upright(image))
+        scale_x, scale_y = upright.width / full[0], upright.height / full[1]
+        box = Box(box.x * scale_x, box.y * scale_y, box.width * scale_x, box.height * scale_y)
+        return np.array(_cut(upright, box, size, path))
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of an image file, upright, without decoding it. Raises DataError as :func:`read_image`."""
+    with _explained(Path(path)), _open(Path(path)) as image:
+        return (image.height, image.width) if _orientation(image) >= 5 else image.size
+
+
+@dataclass(frozen=True)
+class DepthScale:
+    """What the numbers of an image file mean as depth: depth = offset + slope · value, value in [0, 1].
+
+    The defaults are those of Wu et al.'s synthetic faces, where 1 is near: depth = 1.1 − 0.2 · value.
+    """
+
+    offset: float = 1.1
+    slope: float = -0.2
+    sparse: bool = False  # the value 0 means that there is no depth
+
+
+#: The PNG text entry in which a depth map of ours says its own scale, as "offset slope"; 0 is then no depth at all.
+SCALE_ENTRY = "recon-depth"
+
+
+def read_depth(path: str | Path, *, scale: DepthScale | None = None) -> NDArray[np.float64]:
+    """Decode a depth map: a PNG or TIFF of 8 or 16 bits, a floating-point TIFF, ``.npy`` or ``.npz``.
+
+    Integer images are read as [0, 1] (8-bit: value / 255, 16-bit: value / 65535) and go through ``scale``.
+    Arrays and floating-point images are depth already. A colour image counts where its channels are equal.
+    An ``.npz`` must hold one array, or one named ``depth``. Nothing is ever unpickled.
+
+    Args:
+        path: the file.
+        scale: for integer images; by default what the file itself says (:data:`SCALE_ENTRY`), else
+            :class:`DepthScale`'s defaults.
+
+    Returns:
+        (H, W) float64; may hold non-finite values where the file does.
+
+    Raises:
+        DataError: the file cannot be read, is not a single-channel map, or holds no finite value.
+    """
+    path = Path(path)
+    with _explained(path):
+        values, own = _read_array(path) if path.suffix.lower() in (".npy", ".npz") else _read_depth_image(path)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
+        values = values.squeeze(0 if values.shape[0] == 1 else 2)
+    if values.ndim != 2:
+        raise DataError(
+            f"a depth map is (H, W), this is {values.shape}", where=str(path), remedy="give one map per file"
+        )
+    if not np.isfinite(values).any():
+        raise DataError("holds no finite depth", where=str(path), remedy="check how it was written")
+    if own is None:
+        return values
+    scale = scale or own
+    depth = scale.offset + scale.slope * values
+    return np.where(values == 0, np.nan, depth) if own.sparse else depth
+
+
+def read_mask(path: str | Path) -> NDArray[np.bool_]:
+    """A mask (H, W) from an image (above half of white is True) or a ``.npy`` (non-zero is True)."""
+    path = Path(path)
+    if path.suffix.lower() in (".npy", ".npz"):
+        with _explained(path):
+            return np.asarray(_read_array(path)[0] != 0)
+    return np.asarray(read_image(path).mean(axis=2) > 127.5)
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats of :data:`FORMATS` that this Pillow has; done once, at the first use."""
+    # Pillow's own warning about large images starts above our limit, where an error is raised anyway.
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _open(path: Path) -> Image.Image:
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty (0 bytes)", where=str(path), remedy="copy or download it again")
+    image = Image.open(path, formats=_formats())
+    if image.width * image.height > MAX_PIXELS:
+        image.close()
+        raise DataError(
+            f"{image.width}×{image.height} pixels are more than the {MAX_PIXELS:,} that are read",
+            where=str(path),
+            remedy="scale the image down first",
+        )
+    return image
+
+
+class _explained:
+    """Turns whatever a decoder raises into a DataError about ``path``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> Literal[False]:
+        # Decoders raise nearly anything on damaged data, so that everything but our own messages is translated.
+        if error is None or isinstance(error, ReconError) or not isinstance(error, Exception):
+            return False
+        place = str(self.path)
+        match error:
+            case FileNotFoundError():
+                raise DataError("no such file", where=place, remedy="check the path") from None
+            case IsADirectoryError():
+                raise DataError("is a folder, not a file", where=place, remedy="name the files in it") from None
+            case PermissionError():
+                raise DataError("may not be read", where=place, remedy="check its permissions") from None
+            case Image.DecompressionBombError():
+                raise DataError(
+                    f"holds more than the {MAX_PIXELS:,} pixels that are read",
+                    where=place,
+                    remedy="scale the image down first",
+                ) from None
+            case UnidentifiedImageError():
+                raise DataError("not an image that can be read", where=place, remedy=SUPPORTED) from None
+            case MemoryError():
+                raise DataError("does not fit into memory", where=place, remedy="scale it down first") from None
+            case _:
+                raise DataError(
+                    f"damaged or truncated: {error}", where=place, remedy="copy or download it again"
+                ) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged metadata is no reason to refuse the picture
+        return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode → RGB, 8 bits, transparent parts on white."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16 bits a pixel, whatever Pillow calls it; its own conversion clips at 255
+        values = np.asarray(image).astype(np.float64)
+        steps = 65535 if values.max(initial=0) > 255 or image.mode != "I" else 255
+        return Image.fromarray(np.rint(np.clip(values / steps, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("a floating-point image has no known range; convert it to 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _box(crop: Crop | None, width: int, height: int, *, path: Path) -> Box:
+    if crop is None:
+        return Box(0, 0, width, height)
+    if isinstance(crop, CentreCrop):
+        try:
+            return crop.box(width, height)
+        except ValueError as error:
+            raise DataError(str(error), where=str(path), remedy="lower the crop option") from None
+    if crop.x >= width or crop.y >= height or crop.x + crop.width <= 0 or crop.y + crop.height <= 0:
+        raise DataError(
+            f"the crop box ({crop.x:g}, {crop.y:g}, {crop.width:g}, {crop.height:g}) misses the {width}×{height} image",
+            where=str(path),
+            remedy="check that the crops belong to these images",
+        )
+    return crop
+
+
+def _cut(image: Image.Image, box: Box, size: int | None, path: Path) -> Image.Image:
+    """Crop and resize in one step; the outermost pixels are repeated beyond the edges."""
+    x0, y0, x1, y1 = box.x, box.y, box.x + box.width, box.y + box.height
+    left, top = max(0, int(np.ceil(-x0))), max(0, int(np.ceil(-y0)))
+    right, bottom = max(0, int(np.ceil(x1 - image.width))), max(0, int(np.ceil(y1 - image.height)))
+    if left or top or right or bottom:
+        if (image.width + left + right) * (image.height + top + bottom) > MAX_PIXELS:
+            raise DataError("the crop reaches too far beyond the image", where=str(path), remedy="check the crop box")
+        edges = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="edge")
+        image = Image.fromarray(edges)
+        x0, x1, y0, y1 = x0 + left, x1 + left, y0 + top, y1 + top
+    if size is None:
+        return image.crop((round(x0), round(y0), round(x1), round(y1)))
+    limits = (max(x0, 0.0), max(y0, 0.0), min(x1, float(image.width)), min(y1, float(image.height)))
+    if limits == (0, 0, size, size) and image.size == (size, size):
+        return image
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=limits)
+
+
+def _read_depth_image(path: Path) -> tuple[NDArray[np.float64], DepthScale | None]:
+    """An image's values, and what they mean where they are integers scaled to [0, 1]."""
+    with _open(path) as image:
+        image.load()
+        own = _own_scale(image)
+        if image.mode == "F":
+            return np.asarray(image, dtype=np.float64), None
+        if image.mode.startswith("I"):
+            return np.asarray(image).astype(np.float64) / 65535, own
+        if image.mode in ("1", "L"):
+            return np.asarray(image.convert("L"), dtype=np.float64) / 255, own
+        channels = np.asarray(image.convert("RGB"))
+    if (channels != channels[..., :1]).any():
+        raise DataError("a colour image is not a depth map", where=str(path), remedy="give grey values of 8 or 16 bits")
+    return channels[..., 0].astype(np.float64) / 255, own
+
+
+def _own_scale(image: Image.Image) -> DepthScale:
+    entry = image.info.get(SCALE_ENTRY)
+    if entry is None:
+        return DepthScale()
+    offset, slope = (float(word) for word in str(entry).split())
+    return DepthScale(offset, slope, sparse=True)
+
+
+def _read_array(path: Path) -> tuple[NDArray[np.float64], DepthScale | None]:
+    """The array of an ``.npy`` or ``.npz``; sizes are checked before anything large is allocated."""
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty (0 bytes)", where=str(path), remedy="copy or download it again")
+    if path.suffix.lower() == ".npy":
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    else:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > 8 * MAX_PIXELS:
+                raise DataError("unpacks to more than is read", where=str(path), remedy="keep only the depth in it")
+        with np.load(path, allow_pickle=False) as arrays:
+            name = "depth" if "depth" in arrays.files else arrays.files[0] if len(arrays.files) == 1 else None
+            if name is None:
+                found = ", ".join(arrays.files[:5]) or "nothing"
+                raise DataError(f"holds {found}", where=str(path), remedy="name the depth array 'depth'")
+            array = arrays[name]
+    if array.size > MAX_PIXELS:
+        raise DataError(f"holds {array.size:,} values", where=str(path), remedy=f"at most {MAX_PIXELS:,} are read")
+    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
+        raise DataError(f"holds {array.dtype} values", where=str(path), remedy="store depth as floats")
+    return np.array(array, dtype=np.float64), None

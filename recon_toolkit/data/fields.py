@@ -1,0 +1,102 @@
+"""How the fields of a packed data set are stored, and how they become the values of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from recon_toolkit.structures import Batch
+
+StorageType = Literal["uint8", "uint16", "int8", "float16", "float32"]
+
+
+class FieldSpec(BaseModel):
+    """How one field is stored: value = offset + stored / steps.
+
+    Args:
+        dtype: the storage type.
+        shape: the shape of one image's entry, e.g. (3, H, W).
+        steps: stored steps per unit, e.g. 255 for a colour in [0, 1] kept in a byte.
+        offset: the value of a stored zero.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dtype: StorageType
+    shape: tuple[int, ...]
+    steps: float = 1.0
+    offset: float = 0.0
+
+    @property
+    def row_bytes(self) -> int:
+        return int(np.dtype(self.dtype).itemsize * np.prod(self.shape, dtype=np.int64))
+
+    def encode(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values (N, *shape) → storage. Arrays that already have the storage type pass through; floats are scaled."""
+        if values.dtype == self.dtype:
+            return values
+        if values.dtype == np.bool_:
+            return values.astype(self.dtype)
+        if not np.issubdtype(values.dtype, np.floating):
+            raise TypeError(f"expected {self.dtype} or a floating type, got {values.dtype}")
+        stored = (values - self.offset) * self.steps
+        if np.issubdtype(np.dtype(self.dtype), np.integer):
+            limits = np.iinfo(self.dtype)
+            stored = np.clip(np.rint(stored), limits.min, limits.max)
+        return stored.astype(self.dtype)
+
+    def decode(self, stored: Tensor) -> Tensor:
+        """Stored (N, *shape) → float32 values."""
+        if stored.dtype == torch.uint16:  # few operations exist for it; the conversion does
+            stored = stored.to(torch.int32)
+        values = stored.to(torch.float32)
+        if self.steps != 1.0:
+            values = values / self.steps
+        return values + self.offset if self.offset else values
+
+
+def field_specs(
+    size: int, names: Iterable[str] = ("image",), *, depth_range: tuple[float, float] | None = None
+) -> dict[str, FieldSpec]:
+    """The usual specifications of the named fields for images of ``size`` × ``size`` pixels.
+
+    Args:
+        size: image height and width in pixels.
+        names: of ``image``, ``depth``, ``mask``, ``normals``, ``albedo``, ``light``, ``view``.
+        depth_range: with it, depth is stored as 16-bit steps over this range; without, as float32.
+
+    Raises:
+        KeyError: for a name that is none of these.
+    """
+    plane, colour = (size, size), (3, size, size)
+    depth = FieldSpec(dtype="float32", shape=plane)
+    if depth_range is not None:
+        low, high = depth_range
+        depth = FieldSpec(dtype="uint16", shape=plane, steps=65535 / (high - low), offset=low)
+    known = {
+        "image": FieldSpec(dtype="uint8", shape=colour, steps=255),
+        "depth": depth,
+        "mask": FieldSpec(dtype="uint8", shape=plane),
+        # float16 rather than int8: a step of 1/127 tilts a normal by half a degree, which MAD would see.
+        "normals": FieldSpec(dtype="float16", shape=colour),
+        "albedo": FieldSpec(dtype="uint8", shape=colour, steps=255),
+        "light": FieldSpec(dtype="float32", shape=(5,)),
+        "view": FieldSpec(dtype="float32", shape=(6,)),
+    }
+    return {name: known[name] for name in names}
+
+
+def decode_fields(fields: Mapping[str, FieldSpec], raw: Mapping[str, Tensor], indices: Tensor) -> Batch:
+    """Stored entries (B, *shape) per field → a :class:`Batch` on the same device."""
+    values = {name: fields[name].decode(tensor) for name, tensor in raw.items() if name != "mask"}
+    if "normals" in values:  # unit again after rounding
+        values["normals"] = torch.nn.functional.normalize(values["normals"], dim=1)
+    if "mask" in raw:
+        values["mask"] = raw["mask"] != 0
+    return Batch(index=indices.to(raw["image"].device), **values)

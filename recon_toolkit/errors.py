@@ -1,0 +1,55 @@
+"""Errors that a user can mend: each names the thing, the place and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ReconError(Exception):
+    """A problem outside the program: an input, a setting, a plugin, missing data.
+
+    The command line prints it as one message without a traceback and exits with ``exit_code``.
+
+    Args:
+        message: what is wrong, naming the thing.
+        where: the file (and line), key or option it was found in.
+        remedy: what the user can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None) -> None:
+        self.message = message
+        self.where = where
+        self.remedy = remedy
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text} ({self.remedy})" if self.remedy else text
+
+
+class ConfigError(ReconError):
+    """A pipeline or an override is wrong; may carry several problems found in one pass."""
+
+    def __init__(self, problems: Sequence[ReconError]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in problems))
+
+
+class PluginError(ReconError):
+    """A plugin failed to load, to register or in use; names the plugin and the cause."""
+
+
+class DataError(ReconError):
+    """An image, a depth file or a data folder cannot be used."""
+
+
+class CheckpointError(ReconError):
+    """A checkpoint is missing, truncated, of another pipeline, or not safely loadable."""
+
+
+class TrainingError(ReconError):
+    """Training cannot go on, e.g. the loss stayed non-finite."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""Evaluation: depth metrics, baselines, and scores of depth maps from files."""

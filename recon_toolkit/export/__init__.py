@@ -1,0 +1,1 @@
+"""Export: maps, meshes and contact sheets of reconstructions and data."""

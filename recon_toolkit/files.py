@@ -1,0 +1,61 @@
+"""Writing files so that a reader sees the whole file or none, and a full disk gives a clear message."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from recon_toolkit.errors import DataError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def disk_error(error: OSError, path: str | Path) -> DataError:
+    """What to tell a user about a failed write under ``path``."""
+    if error.errno in NO_SPACE:
+        return DataError(
+            "no space left on the disk", where=str(path), remedy="free some space or choose another folder"
+        )
+    reason = error.strerror or str(error)
+    return DataError(f"cannot be written: {reason}", where=str(path), remedy="check the path and its permissions")
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes the place of ``path`` when the block ends well, and leaves no trace otherwise.
+
+    Missing folders above it are made.
+
+    Raises:
+        DataError: the disk is full, or the place cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    except OSError as error:
+        _remove(partial)
+        raise disk_error(error, path) from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all. Raises DataError as :func:`writing` does."""
+    with writing(path) as file:
+        file.write(text.encode())
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # the first error is the one to report
+        return

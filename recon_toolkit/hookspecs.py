@@ -1,0 +1,54 @@
+"""The hooks that a plugin may implement: this file is all that a plugin and the core know of each other.
+
+A plugin is a module (or a package) named by an entry point of the group ``recon_toolkit``, or a single file given
+with ``--plugin``. In its ``pyproject.toml``::
+
+    [project.entry-points.recon_toolkit]
+    my-plugin = "my_plugin"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pluggy
+
+from recon_toolkit.components import Component
+
+#: Entry-point group, and pluggy's project name.
+PROJECT = "recon_toolkit"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def recon_components() -> Iterable[Component]:
+    """Yield the components that the plugin contributes.
+
+    A target written ``"module:Name"`` is imported when a pipeline first uses it; so listing plugins stays quick.
+
+    >>> from recon_toolkit import Component, hookimpl
+    >>> @hookimpl
+    ... def recon_components():
+    ...     yield Component("loss", "my-edges", "my_plugin.losses:edges", "difference of the edges")
+    >>> next(recon_components()).name
+    'my-edges'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it
+
+
+@hookspec
+def recon_pipelines() -> Iterable[Path]:
+    """Yield folders that hold pipelines (``*.yaml``), which ``recon run --pipeline NAME`` then finds by file name.
+
+    >>> from pathlib import Path
+    >>> from recon_toolkit import hookimpl
+    >>> @hookimpl
+    ... def recon_pipelines():
+    ...     yield Path("my_plugin") / "pipelines"
+    >>> next(recon_pipelines()).name
+    'pipelines'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it

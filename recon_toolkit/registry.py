@@ -1,0 +1,147 @@
+"""All components by kind and name, with the plugin that provides each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from recon_toolkit.components import KINDS, Component, Kind
+from recon_toolkit.errors import PluginError
+from recon_toolkit.nearest import suggestion
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that could not be used, and why.
+
+    Args:
+        name: the plugin's name.
+        source: the distribution or file it came from.
+        cause: one line.
+        traceback: the whole traceback as text, empty if there was none.
+        requested: named by the user (``--plugin`` or a pipeline's ``plugins``) rather than found installed.
+    """
+
+    name: str
+    source: str
+    cause: str
+    traceback: str = ""
+    requested: bool = False
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component and the plugin that provides it."""
+
+    component: Component
+    provider: str
+
+    @property
+    def kind(self) -> Kind:
+        return self.component.kind
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def load(self) -> Callable[..., Any]:
+        """Import the class or function.
+
+        Raises:
+            PluginError: the import fails; names component, plugin and cause.
+        """
+        try:
+            return self.component.load()
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{self.kind} '{self.name}' of plugin '{self.provider}' cannot be loaded: {describe(error)}",
+                remedy="--debug shows where; mend the plugin or use another component",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Several plugins provide the same kind and name."""
+
+    kind: Kind
+    name: str
+    providers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}' is provided by the plugins {', '.join(self.providers)}"
+
+    @property
+    def remedy(self) -> str:
+        choices = " or ".join(f"'{provider}:{self.name}'" for provider in self.providers)
+        return f"write {choices}, or leave a plugin out with --disable-plugin"
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: ``ImportError: No module named 'x'``."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+class Registry:
+    """Components by (kind, name).
+
+    Args:
+        components: everything that plugins provide; order does not matter.
+        failures: plugins that could not be used, to be named where something is missing.
+    """
+
+    def __init__(self, components: Iterable[Registered] = (), failures: Iterable[PluginFailure] = ()) -> None:
+        self.failures = tuple(failures)
+        self._entries: dict[tuple[Kind, str], list[Registered]] = {}
+        for entry in sorted(components, key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.provider)):
+            self._entries.setdefault((entry.kind, entry.name), []).append(entry)
+
+    def all(self) -> list[Registered]:
+        """Every component, by kind, name and provider."""
+        return [entry for entries in self._entries.values() for entry in entries]
+
+    def names(self, kind: Kind) -> list[str]:
+        """The names of a kind, sorted."""
+        return [name for entry_kind, name in self._entries if entry_kind == kind]
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Names that several plugins provide; using one is an error, having them is not."""
+        return [
+            Conflict(kind, name, tuple(entry.provider for entry in entries))
+            for (kind, name), entries in self._entries.items()
+            if len(entries) > 1
+        ]
+
+    def get(self, kind: Kind, name: str, *, where: str | None = None) -> Registered:
+        """The component called ``name``, or ``provider:name`` where several plugins provide it.
+
+        Args:
+            where: the place that names it, for the message.
+
+        Raises:
+            PluginError: nothing, or more than one thing, has that name.
+        """
+        provider, _, plain = name.rpartition(":")
+        entries = self._entries.get((kind, plain), [])
+        if provider:
+            entries = [entry for entry in entries if entry.provider == provider]
+        if len(entries) == 1:
+            return entries[0]
+        if entries:
+            conflict = Conflict(kind, plain, tuple(entry.provider for entry in entries))
+            raise PluginError(str(conflict), where=where, remedy=conflict.remedy)
+        raise PluginError(f"there is no {kind} '{name}'", where=where, remedy=self._remedy(kind, name))
+
+    def _remedy(self, kind: Kind, name: str) -> str:
+        provider, _, plain = name.rpartition(":")
+        qualified = [f"{entry.provider}:{entry.name}" for entry in self.all() if entry.kind == kind]
+        remedy = suggestion(name, qualified) if provider else suggestion(plain, self.names(kind))
+        other = [entry.kind for entry in self.all() if entry.name == plain and entry.kind != kind]
+        if other:
+            remedy += f"; '{plain}' is a {other[0]}"
+        broken = [f"'{failure.name}' ({failure.cause})" for failure in self.failures]
+        if broken:
+            remedy += f"; or it belongs to a plugin that is not working: {', '.join(broken)}"
+        return remedy

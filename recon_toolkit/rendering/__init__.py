@@ -1,0 +1,15 @@
+"""Rasterise once, interpolate everything: the rasteriser op and the depth-mesh renderer on top of it."""
+
+from recon_toolkit.rendering.depth_mesh import DepthMeshRenderer, DepthRenderer, warp_to_view
+from recon_toolkit.rendering.rasterize import Backend, Fragments, interpolate, rasterize, rasterize_depth
+
+__all__ = [
+    "Backend",
+    "DepthMeshRenderer",
+    "DepthRenderer",
+    "Fragments",
+    "interpolate",
+    "rasterize",
+    "rasterize_depth",
+    "warp_to_view",
+]

@@ -1,0 +1,108 @@
+"""What flows between the parts: a batch, a model's output, a reconstruction.
+
+Shape letters: B batch, C channels, H and W image height and width. Images are RGB float in [0, 1]; depth is z in
+units of the object's distance (about 1); angles are radians. Normals are unit vectors in the camera frame (x right,
+y down, z forward) and, as in Wu et al., point along the line of sight: a surface that faces the camera has n_z > 0.
+The light's direction is the way the light travels, so diffuse shading is max(0, n·l).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def to_device(value: T, device: torch.device | str) -> T:
+    """A copy of a dataclass of tensors on ``device``; fields that are not tensors stay as they are."""
+    moved = {
+        f.name: getattr(value, f.name).to(device)
+        for f in fields(value)  # type: ignore[arg-type]
+        if isinstance(getattr(value, f.name), Tensor)
+    }
+    return replace(value, **moved)  # type: ignore[type-var]
+
+
+@dataclass  # not frozen: what passes through Fabric's wrapper must not be
+class Batch:
+    """Images and whatever ground truth their data set has, all in the input view."""
+
+    image: Tensor  # (B, 3, H, W) in [0, 1]
+    index: Tensor  # (B,) int64, position in the data set
+    depth: Tensor | None = None  # (B, H, W) z; the value outside ``mask`` means nothing
+    mask: Tensor | None = None  # (B, H, W) bool, where ``depth`` is the object's
+    normals: Tensor | None = None  # (B, 3, H, W) unit vectors
+    albedo: Tensor | None = None  # (B, 3, H, W) in [0, 1]
+    light: Tensor | None = None  # (B, 5): ambient, diffuse, direction (3, unit)
+    view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
+
+    def to(self, device: torch.device | str) -> Batch:
+        return to_device(self, device)
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What a renderer returns: the canonical object seen in the input view."""
+
+    image: Tensor  # (B, 3, H, W)
+    depth: Tensor  # (B, H, W); the background value where ``mask`` is False
+    mask: Tensor  # (B, H, W) bool: the pixel is covered
+
+
+@dataclass  # not frozen: what passes through Fabric's wrapper must not be
+class ImagePair:
+    """A prediction to compare with a target, where, and how unsure the model is of it."""
+
+    prediction: Tensor  # (B, 3, H, W) in [0, 1]
+    target: Tensor  # (B, 3, H, W) in [0, 1]
+    mask: Tensor | None = None  # (B, H, W) float in [0, 1], no gradient
+    spreads: tuple[Tensor, ...] = ()  # each (B, 1, h, w) > 0, one per resolution: the confidence maps' sigma
+
+
+@dataclass  # not frozen: what passes through Fabric's wrapper must not be
+class ModelOutput:
+    """What a model returns in training: image pairs by name, and its factors for terms that look at those.
+
+    ``pairs`` is what a loss term's ``of`` names (``plain`` by default). ``factors`` holds the named intermediate
+    quantities of the method, e.g. ``canonical_depth``. ``diagnostics`` are tensors that the health report reads.
+    """
+
+    pairs: Mapping[str, ImagePair]
+    factors: Mapping[str, Tensor]
+    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The typed result of a model for a batch of photographs. Fields a model does not predict are None."""
+
+    image: Tensor  # (B, 3, H, W) the input, in [0, 1]
+    depth: Tensor | None = None  # (B, H, W) in the input view
+    mask: Tensor | None = None  # (B, H, W) bool
+    normals: Tensor | None = None  # (B, 3, H, W) in the input view
+    albedo: Tensor | None = None  # (B, 3, H, W) in the input view
+    shading: Tensor | None = None  # (B, 1, H, W) in the input view
+    reconstruction: Tensor | None = None  # (B, 3, H, W) the rendered image
+    canonical_depth: Tensor | None = None  # (B, H, W)
+    canonical_albedo: Tensor | None = None  # (B, 3, H, W)
+    canonical_normals: Tensor | None = None  # (B, 3, H, W)
+    canonical_shading: Tensor | None = None  # (B, 1, H, W)
+    canonical_image: Tensor | None = None  # (B, 3, H, W)
+    light: Tensor | None = None  # (B, 5): ambient, diffuse, direction
+    view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
+    confidence: Tensor | None = None  # (B, 1, H, W) spread sigma of the plain reconstruction
+    extras: Mapping[str, Any] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> Reconstruction:
+        return to_device(self, device)
+
+    def __len__(self) -> int:
+        return int(self.image.shape[0])

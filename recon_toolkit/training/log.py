@@ -1,0 +1,70 @@
+"""The metrics log: one JSON object a line, appended while training; optionally TensorBoard beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from recon_toolkit.errors import ReconError
+from recon_toolkit.files import disk_error, write_text
+
+FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends entries to a run's ``metrics.jsonl``.
+
+    Args:
+        run: the run folder.
+        continue_from: the step that a resumed run starts at; later entries are dropped, for they come again.
+        tensorboard: also write TensorBoard event files under ``tensorboard/``.
+    """
+
+    def __init__(self, run: Path, *, continue_from: int = 0, tensorboard: bool = False) -> None:
+        self.path = run / FILE
+        kept = [entry for entry in read_log(run) if entry["step"] <= continue_from] if continue_from else []
+        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        self._writer = _tensorboard(run) if tensorboard else None
+
+    def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
+        """Append an entry of a kind (``train``, ``validation``, ``health``) at a step."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        except OSError as error:
+            raise disk_error(error, self.path) from error
+        if self._writer is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush TensorBoard's files."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The entries of a run's log; a last line that was cut off is left out."""
+    path = run / FILE
+    if not path.is_file():
+        return []
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:  # the process was killed while writing it
+            continue
+    return entries
+
+
+def _tensorboard(run: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ReconError(
+            "TensorBoard is not installed", where="--tensorboard", remedy="pip install 'recon-toolkit[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]

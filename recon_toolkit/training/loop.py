@@ -1,0 +1,340 @@
+"""The training loop: one linear recipe, restartable at any step, that says what goes wrong while it runs."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from recon_toolkit.config.schema import TrainingConfig
+from recon_toolkit.data.packed import PackedImages, ResidentImages
+from recon_toolkit.errors import TrainingError
+from recon_toolkit.progress import QUIET, Progress, Task
+from recon_toolkit.structures import Batch, ModelOutput
+from recon_toolkit.training import checkpoint as files
+from recon_toolkit.training.health import Finding, Health
+from recon_toolkit.training.log import MetricsLog
+from recon_toolkit.training.objective import Losses, Objective
+from recon_toolkit.training.sampler import Sampler, mirror
+
+#: Non-finite steps in a row after which training gives up.
+PATIENCE = 20
+
+
+@dataclass
+class State:
+    """Where a run stands; all of it goes into checkpoints."""
+
+    step: int = 0
+    seconds: float = 0.0
+    skipped: int = 0  # steps left out because something was not finite
+    findings: list[str] = field(default_factory=list)
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved a checkpoint.
+
+    Args:
+        number: the signal's number.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        self.number, self.step = number, step
+        super().__init__(f"stopped at step {step}")
+
+
+class Trainer:
+    """Trains a model on a packed data set.
+
+    Args:
+        model: the model, not yet set up by Fabric.
+        objective: turns the model's output into a scalar.
+        data: packed training images.
+        config: how to train.
+        steps: how many steps in all.
+        seed: of the run.
+        fabric: devices and precision.
+        run: the run folder.
+        pipeline, fingerprint: the resolved pipeline, stored in checkpoints.
+        log: where metrics go.
+        progress: where bars and warnings go.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        objective: Objective,
+        data: PackedImages,
+        config: TrainingConfig,
+        steps: int,
+        seed: int,
+        fabric: Fabric,
+        run: Path,
+        pipeline: str,
+        fingerprint: str,
+        log: MetricsLog,
+        progress: Progress = QUIET,
+    ) -> None:
+        self.config, self.steps, self.fabric, self.run, self.log, self.progress = config, steps, fabric, run, log, progress
+        self.objective, self.pipeline, self.fingerprint = objective, pipeline, fingerprint
+        self.raw_model = model
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(
+            self.parameters,
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.model, self.optimizer = fabric.setup(model, optimizer)
+        for term in objective.terms:
+            if isinstance(term.component, nn.Module):
+                term.component.to(fabric.device)
+        self.average = [p.detach().clone() for p in self.parameters] if config.ema else []
+        self.sampler = Sampler(len(data), config.batch_size, seed, fabric.global_rank, fabric.world_size)
+        self.data: PackedImages | ResidentImages = data
+        if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, fabric.device):
+            self.data = data.resident(fabric.device)
+        self.state, self.health = State(), Health()
+        self._skipped_in_a_row = 0
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> Batch:
+        """The images of a step, on the device, mirrored as the step's seed says."""
+        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step))).to(self.fabric.device)
+        return mirror(batch, self.sampler.mirrored(step)) if self.config.augment_flip else batch
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate at a step: warm-up, then constant or a half cosine down to zero at the last step."""
+        rate = self.config.learning_rate
+        if step < self.config.warmup_steps:
+            return rate * (step + 1) / self.config.warmup_steps
+        if self.config.schedule == "constant":
+            return rate
+        done = (step - self.config.warmup_steps) / max(self.steps - self.config.warmup_steps, 1)
+        return rate * 0.5 * (1 + math.cos(math.pi * done))
+
+    def forward(self, batch: Batch, epoch: float = 0.0) -> tuple[ModelOutput, Losses]:
+        """The model's output and the losses for a batch."""
+        output: ModelOutput = self.model(batch)
+        return output, self.objective(output, epoch)
+
+    def train_step(self, step: int) -> tuple[ModelOutput, Losses, Tensor]:
+        """One update; it is left out if the loss or the gradient is not finite. Returns also the gradient's norm."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        output, losses = self.forward(self.batch(step), self.sampler.epoch(step))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(losses.total)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient or math.inf)
+        if bool(torch.isfinite(norm) & torch.isfinite(losses.total.detach())):
+            self.optimizer.step()
+            self._skipped_in_a_row = 0
+            self._update_average(step)
+        else:
+            self._skip(step)
+        return output, losses, norm
+
+    def _skip(self, step: int) -> None:
+        self.state.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= PATIENCE:
+            raise TrainingError(
+                f"the loss or its gradient was not finite in {PATIENCE} steps in a row, up to step {step}",
+                where=str(self.run),
+                remedy="lower training.learning_rate, set training.clip_gradient, or look at the last health findings",
+            )
+
+    def _update_average(self, step: int) -> None:
+        if self.average and self.config.ema:
+            decay = min(self.config.ema, (1 + step) / (10 + step))
+            torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    # -- the run -------------------------------------------------------------------------------------------------
+
+    def warm_start(self) -> None:
+        """What a model asks to be fitted before training starts (its ``warm_start_steps``), if anything."""
+        count = int(getattr(self.raw_model, "warm_start_steps", 0))
+        if count == 0:
+            return
+        self.model.mark_forward_method("warm_start_loss")
+        optimizer = torch.optim.Adam(self.parameters, lr=float(getattr(self.raw_model, "warm_start_rate", 1e-3)), fused=True)
+        with self.progress.task("convex start", count, "step") as task:
+            for step in range(count):
+                # Steps beyond the last keep these draws apart from those of training.
+                loss = self.model.warm_start_loss(self.batch(self.steps + step))
+                optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(loss)
+                optimizer.step()
+                task.advance()
+        if self.average:
+            self.average = [p.detach().clone() for p in self.parameters]
+
+    def fit(self, validate: Callable[[int], None]) -> None:
+        """Train from the current state to the last step.
+
+        Args:
+            validate: called with the step after every ``validate_every`` steps and at the end.
+
+        Raises:
+            Interrupted: Ctrl-C or SIGTERM came; a checkpoint was saved.
+            TrainingError: the loss stayed non-finite; a checkpoint of the last finite weights was saved.
+        """
+        config, state = self.config, self.state
+        if state.step == 0:
+            self.warm_start()
+        every = config.checkpoint_every or config.validate_every or self.steps
+        with interruptible() as interrupted, self.progress.task("training", self.steps, "step") as task:
+            task.advance(state.step)
+            while state.step < self.steps:
+                started = time.monotonic()
+                try:
+                    output, losses, norm = self.train_step(state.step)
+                except TrainingError:
+                    self.save()
+                    raise
+                state.step += 1
+                if state.step % config.log_every == 0 or state.step == self.steps:
+                    self._report(task, output, losses, norm)
+                state.seconds += time.monotonic() - started
+                task.advance()
+                if state.step == self.steps or (config.validate_every and state.step % config.validate_every == 0):
+                    with self.averaged():
+                        validate(state.step)
+                if state.step == self.steps or state.step % every == 0 or interrupted:
+                    self.save()
+                if interrupted and state.step < self.steps:
+                    raise Interrupted(interrupted[0], state.step)
+
+    def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
+        """Write the log entry of a step and check the run's health."""
+        spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
+        gradients = {name: _norm(module) for name, module in _parts(self.raw_model)}
+        findings, new = self.health.check(output.diagnostics, spreads, gradients, self.state.skipped - self._reported)
+        self._reported = self.state.skipped
+        self.state.findings = list(self.health.seen)
+        total = float(losses.total.detach())
+        task.describe(f"training, loss {total:.3f}")
+        if self.fabric.global_rank != 0:
+            return
+        values: dict[str, Any] = {
+            "loss": total,
+            **{f"loss.{name}": float(value) for name, value in losses.terms.items()},
+            "gradient_norm": float(norm),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "epoch": self.sampler.epoch(self.state.step),
+            "seconds": self.state.seconds,
+        }
+        if "coverage" in output.diagnostics:
+            values["coverage"] = float(output.diagnostics["coverage"].mean())
+        self.log.write("train", self.state.step, values)
+        if findings:
+            self.log.write("health", self.state.step, {"findings": [f.model_dump() for f in findings]})
+        for finding in new:
+            self._warn(finding)
+
+    _reported = 0
+
+    def _warn(self, finding: Finding) -> None:
+        self.progress.warn(f"step {self.state.step}: {finding.message}. Remedy: {finding.remedy}")
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with its averaged weights while the block runs, if an average is kept."""
+        if not self.average:
+            yield
+            return
+        kept = [p.detach().clone() for p in self.parameters]
+        _assign(self.parameters, self.average)
+        try:
+            yield
+        finally:
+            _assign(self.parameters, kept)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write a checkpoint of the current state, by the first process."""
+        if self.fabric.global_rank == 0:
+            tensors = {f"model.{k}": v for k, v in self.raw_model.state_dict().items()}
+            tensors |= {f"optimizer.{k}": v for k, v in files.optimizer_tensors(self.optimizer).items()}
+            tensors["random.torch"] = torch.get_rng_state()
+            if self.average:
+                with self.averaged():
+                    tensors |= {f"average.{k}": v.clone() for k, v in self.raw_model.state_dict().items()}
+            saved = files.Checkpoint(self.state.step, self.pipeline, self.fingerprint, tensors, vars(self.state))
+            files.save_checkpoint(files.checkpoint_path(self.run, self.state.step), saved)
+            files.prune(self.run)
+        self.fabric.barrier()
+
+    def restore(self, saved: files.Checkpoint) -> None:
+        """Continue from a checkpoint of the same pipeline."""
+        source = str(files.checkpoint_path(self.run, saved.step))
+        files.load_weights(self.raw_model, saved.part("model"), source)
+        files.restore_optimizer(self.optimizer, saved.part("optimizer"))
+        if self.average:
+            kept = {k: v.clone() for k, v in self.raw_model.state_dict().items()}
+            files.load_weights(self.raw_model, saved.part("average"), source)
+            self.average = [p.detach().clone() for p in self.parameters]
+            files.load_weights(self.raw_model, kept, source)
+        torch.set_rng_state(saved.tensors["random.torch"])
+        self.state = State(**saved.extra)
+        self.health = Health(seen=list(self.state.findings))
+        self._reported = self.state.skipped
+
+
+def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        torch._foreach_copy_(parameters, values)
+
+
+def _fits(data: PackedImages, device: torch.device) -> bool:
+    return device.type == "cuda" and data.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The trained networks of a model by name: the members of its module dictionaries, else its children."""
+    for name, child in model.named_children():
+        if isinstance(child, nn.ModuleDict):
+            yield from child.items()
+        elif any(p.requires_grad for p in child.parameters()):
+            yield name, child
+
+
+def _norm(module: nn.Module) -> float:
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0
+
+
+@contextmanager
+def interruptible() -> Iterator[list[int]]:
+    """Collect the first Ctrl-C or SIGTERM in the list it gives instead of dying of it; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: whoever runs it there stops it there
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,109 @@
+"""The page of a run: one HTML file in its folder with scores, pictures and curves, opening from disk."""
+
+from __future__ import annotations
+
+import html
+import io
+from pathlib import Path
+
+from recon_toolkit.files import write_text, writing
+from recon_toolkit.training.log import read_log
+from recon_toolkit.training.summary import RunSummary
+
+PAGE, CURVES = "index.html", "curves.png"
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .3rem 1rem .3rem 0; text-align: right; border-bottom: 1px solid #ddd; }
+th:first-child, td:first-child { text-align: left; }
+img { max-width: 100%; }
+details img { margin: .5rem 0; }
+.warning { background: #fff3cd; padding: .5rem 1rem; border-radius: .3rem; }
+"""
+
+
+def write_page(run: Path, summary: RunSummary) -> None:
+    """Write ``index.html`` and ``curves.png`` from what lies in a run folder."""
+    _write_curves(run)
+    sheets = sorted(path.name for path in (run / "sheets").glob("*.png"))
+    parts = [
+        f"<h1>{html.escape(summary.pipeline)}</h1>",
+        f"<p>{summary.steps} steps, {summary.seconds / 60:.1f} minutes of training on {html.escape(summary.device)}, "
+        f"{summary.images_per_second:.0f} images a second, peak memory {summary.peak_memory_mb / 1024:.1f} GiB, "
+        f"seed {summary.seed}.</p>",
+        _scores(summary),
+        _findings(summary),
+        _picture("contact_sheet.png", "Held-out images and what the model makes of them", run),
+        _picture(CURVES, "Loss and scores over the steps of training", run),
+        "<h2>Over the course of training</h2>",
+        *(
+            f"<details><summary>{name.removesuffix('.png')}</summary>"
+            f'<img src="sheets/{name}" alt="contact sheet at {name}" loading="lazy"></details>'
+            for name in sheets
+        ),
+        "<h2>Files</h2><p>"
+        + ", ".join(
+            f'<a href="{name}">{name}</a>'
+            for name in ("pipeline.yaml", "environment.json", "metrics.jsonl", "summary.json", "model.safetensors")
+        )
+        + "</p>",
+    ]
+    write_text(
+        run / PAGE,
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(summary.pipeline)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
+        + "\n".join(parts)
+        + "\n</body></html>\n",
+    )
+
+
+def _scores(summary: RunSummary) -> str:
+    if summary.side is None or summary.mad is None or summary.baselines is None:
+        return "<p>The data set has no true depth, so there is no score.</p>"
+    rows = [("this run", summary.side, summary.side_std, summary.mad, summary.mad_std)]
+    for name, base in (("constant depth", summary.baselines.constant), ("average depth", summary.baselines.average)):
+        if base is not None:
+            rows.append((name, base.side, base.side_std, base.mad, base.mad_std))
+    body = "".join(
+        f"<tr><td>{name}</td><td>{side:.2f} ± {side_std:.2f}</td><td>{mad:.2f} ± {mad_std:.2f}</td></tr>"
+        for name, side, side_std, mad, mad_std in rows
+    )
+    return (
+        f"<table><tr><th>{summary.images} held-out images</th><th>SIDE ×10⁻²</th><th>MAD °</th></tr>{body}</table>"
+        f"<p>That is {summary.side_ratio:.2f} × the SIDE and {summary.mad_ratio:.2f} × the MAD of constant depth; "
+        f"relief slope {summary.slope:.2f}, correlation {summary.correlation:.2f}.</p>"
+    )
+
+
+def _findings(summary: RunSummary) -> str:
+    if not summary.findings:
+        return ""
+    return f'<p class="warning">While training the health check saw: {html.escape(", ".join(summary.findings))}.</p>'
+
+
+def _picture(name: str, caption: str, run: Path) -> str:
+    if not (run / name).is_file():
+        return ""
+    return f'<figure><img src="{name}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _write_curves(run: Path) -> None:
+    from matplotlib.figure import Figure
+
+    entries = read_log(run)
+    train = [e for e in entries if e["kind"] == "train"]
+    scored = [e for e in entries if e["kind"] == "validation"]
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([e["step"] for e in train], [e["loss"] for e in train])
+    left.set(xlabel="step", ylabel="loss", title="training loss")
+    for key, label in (("side_ratio", "SIDE"), ("mad_ratio", "MAD")):
+        right.plot([e["step"] for e in scored], [e[key] for e in scored], marker="o", label=label)
+    right.set(xlabel="step", ylabel="× constant depth", title="validation error")
+    if scored:
+        right.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    with writing(run / CURVES) as file:
+        file.write(buffer.getvalue())

@@ -1,0 +1,52 @@
+"""What a finished run reports, to people and to programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from recon_toolkit.evaluation.report import Baselines
+
+
+class RunSummary(BaseModel):
+    """The result of a run: the object that ``recon run --json`` prints and ``summary.json`` holds.
+
+    Attributes:
+        run: the run folder.
+        pipeline: its name.
+        steps, seconds: training steps done, and seconds spent in training (over all sessions).
+        images_per_second: training throughput.
+        images: evaluated images.
+        side: scale-invariant depth error ×10⁻², mean over images; None without ground truth.
+        mad: mean angle deviation of normals in degrees.
+        side_std, mad_std: standard deviations over images.
+        mae, mse, slope, correlation: means over images.
+        baselines: constant and average depth on the same images.
+        side_ratio, mad_ratio: side and mad over the constant-depth baseline's.
+        findings: failures that the health check named while training.
+        excluded: evaluated images without a usable mask.
+    """
+
+    run: Path
+    pipeline: str
+    steps: int
+    seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+    device: str
+    seed: int
+    images: int = 0
+    excluded: int = 0
+    side: float | None = None
+    side_std: float | None = None
+    mad: float | None = None
+    mad_std: float | None = None
+    mae: float | None = None
+    mse: float | None = None
+    slope: float | None = None
+    correlation: float | None = None
+    side_ratio: float | None = None
+    mad_ratio: float | None = None
+    baselines: Baselines | None = None
+    findings: list[str] = []
