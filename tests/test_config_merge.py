@@ -40,6 +40,11 @@ def merged(over: str) -> tuple[Entry, list[str]]:
         ("model: {depth: null}", "model", {"name": "m", "depth": None}),  # an option's null is a value
         ("training: {betas: [0.5, 0.9]}", "training", {"epochs": 30, "betas": [0.5, 0.9], "clip_gradient": 1}),
         ("training: {steps: 5}", "training", {"steps": 5, "betas": [0.9, 0.999], "clip_gradient": 1}),
+        (
+            "training: {steps: null}",
+            "training",
+            {"epochs": 30, "betas": [0.9, 0.999], "clip_gradient": 1, "steps": None},
+        ),
         ("training: {clip_gradient: null}", "training", {"epochs": 30, "betas": [0.9, 0.999], "clip_gradient": None}),
         ("training: 3", "training", 3),
     ],
@@ -59,14 +64,11 @@ def test_each_key_keeps_the_place_it_was_written_at() -> None:
 
 
 def test_a_null_that_takes_nothing_away_is_reported() -> None:
-    _, problems = merged("losses:\n  featurs: null\nencoders:\n  light: ~\ncamera:")
+    _, problems = merged("losses:\n  featurs: null\nencoders:\n  light: ~")
     assert problems == [
         "over.yaml:2: there is no 'losses.featurs' to take away (nearest is 'features')",
         "over.yaml:4: there is no 'encoders.light' to take away (known: depth)",
-        "over.yaml:5: there is no 'camera' to take away (known: encoders, losses, model, training)",
     ]
-    _, found = merge(tree("", "none.yaml"), tree("losses: {a: null, b: {name: x}}", "root.yaml"))
-    assert [problem.message for problem in found] == []  # an empty tree is no mapping: read() makes it one
-    joined, found = merge(tree("{}", "none.yaml"), tree("losses: {a: null, b: {name: x}}", "root.yaml"))
-    assert joined.plain() == {"losses": {"b": {"name": "x"}}}
+    joined, found = merge(tree("{}", "none.yaml"), tree("camera: null\nlosses: {a: null, b: {name: x}}", "root.yaml"))
+    assert joined.plain() == {"camera": None, "losses": {"b": {"name": "x"}}}
     assert [problem.message for problem in found] == ["there is no 'losses.a' to take away"]

@@ -87,7 +87,7 @@ class ToyData:
         folders: list[Path] = [],  # noqa: B006  third parties write this
         share: Annotated[float, Field(ge=0, le=1)] = 0.5,
         options: dict[str, float] = {},  # noqa: B006
-        untyped=3.0,  # type: ignore[no-untyped-def]  # noqa: ANN001
+        untyped=3.0,  # type: ignore[no-untyped-def]
         json: str = "the name of a method of pydantic's",
         device: torch.device = torch.device("cpu"),  # noqa: B008  a default that YAML cannot hold
     ):

@@ -1,7 +1,7 @@
 """The colour of the head at a point of the template chart: skin, lips, eyes, brows, beard, ears, hair, clothes.
 
 All functions are Numba kernels for one point; coordinates are millimetres on the undisplaced template (see
-``head.py``), so that colours move with the geometry. ``out`` is an RGB triple in [0, 1] that is blended in place.
+``surface.py``), so that colours move with the geometry. ``out`` is an RGB triple in [0, 1] that is blended in place.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import math
 from numba import njit
 
 from recon_synthetic_faces.hair import hairline
-from recon_synthetic_faces.head import EYE_X, MOUTH_Y
 from recon_synthetic_faces.modes import EXPRESSION, EXPRESSION_MODES
 from recon_synthetic_faces.noise import bell, noise, step
+from recon_synthetic_faces.surface import EYE_X, MOUTH_Y
 
 #: Positions of modes among the coefficients that colours depend on.
 _PART_LIPS = EXPRESSION_MODES.start + [name for name, _ in EXPRESSION].index("lips apart")
@@ -36,7 +36,7 @@ def scale(out, r, g, b):  # type: ignore[no-untyped-def]
     out[2] *= b
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def hair_colour(theta, y, p, out):  # type: ignore[no-untyped-def]
     """Strands along the flow of the hair, darker roots."""
     flow = theta * 95.0 + p.wave * 2.5 * noise(theta * 2.0, y * 0.05 * p.wave_size, p.seed + 5)
@@ -46,7 +46,7 @@ def hair_colour(theta, y, p, out):  # type: ignore[no-untyped-def]
         out[n] = min(max(p.hair_colour[n] * tone + 0.02 * strands, 0.0), 1.0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _complexion(x, y, p, out):  # type: ignore[no-untyped-def]
     ax = abs(x)
     for n in range(3):
@@ -82,7 +82,7 @@ def _complexion(x, y, p, out):  # type: ignore[no-untyped-def]
         blend(out, 0.5 + 0.5 * p.skin[0], 0.4 + 0.5 * p.skin[1], 0.4 + 0.5 * p.skin[2], 0.6 * line)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _facial_hair(x, y, theta, p, out):  # type: ignore[no-untyped-def]
     """Beard, moustache and stubble; the lips come later and stay free."""
     if p.stubble == 0.0 and p.beard == 0.0 and p.moustache == 0.0:
@@ -103,7 +103,7 @@ def _facial_hair(x, y, theta, p, out):  # type: ignore[no-untyped-def]
         blend(out, 0.85 * p.hair_colour[0], 0.85 * p.hair_colour[1], 0.85 * p.hair_colour[2], amount)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _mouth(x, y, p, out):  # type: ignore[no-untyped-def]
     ax = abs(x)
     if ax > 31.0 or y < 60.0 or y > 90.0:
@@ -122,22 +122,23 @@ def _mouth(x, y, p, out):  # type: ignore[no-untyped-def]
     if gap > 0.0:
         parted = step(0.05, 0.3, p.coefficients[_PART_LIPS] + 0.7 * p.coefficients[_JAW_DROP])
         bare = parted * step(0.45, 0.15, t) * step(-1.0, -0.6, t) * step(24.0, 17.0, ax)
-        tooth = p.teeth * (1 - 0.22 * step(4.0, 17.0, ax)) * (1 - 0.10 * step(0.35, 0.48, abs(ax / 7.0 - math.floor(ax / 7.0) - 0.5)))
+        between = abs(ax / 7.0 - math.floor(ax / 7.0) - 0.5)
+        tooth = p.teeth * (1 - 0.22 * step(4.0, 17.0, ax)) * (1 - 0.10 * step(0.35, 0.48, between))
         r, g, b = 0.20 + 0.10 * parted, 0.07, 0.07
         r, g, b = r + (tooth - r) * bare, g + (0.97 * tooth - g) * bare, b + (0.90 * tooth - b) * bare
         blend(out, r, g, b, gap * (0.75 + 0.25 * parted))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _opening(across, y, upper, lower):  # type: ignore[no-untyped-def]
-    """Distance (mm) inside the slit between the lids, as ``head.eye_opening``; ``across`` is outwards from the eye."""
+    """Distance (mm) inside the slit between the lids, as ``surface.eye_opening``; ``across`` points outwards."""
     s = min(max(across / 16.5, -1.05), 1.05)
     lid_up = -1.2 * s + upper * max(1 - abs(s + 0.12) ** 2.3, -0.2)
     lid_low = -1.2 * s + lower * max(1 - abs(s - 0.1) ** 2.2, -0.2)
     return y - lid_up, lid_low - y
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _eye(x, y, p, out):  # type: ignore[no-untyped-def]
     side = 1.0 if x > 0 else -1.0
     across = abs(x) - EYE_X
@@ -146,8 +147,8 @@ def _eye(x, y, p, out):  # type: ignore[no-untyped-def]
     below_upper, above_lower = _opening(across, y, -6.3 + p.lid, 5.0)
     inside = min(below_upper, above_lower)
     if p.shadow_strength > 0.0:
-        veil = p.shadow_strength * step(-11.0, -3.0, below_upper) * step(2.0, 0.0, below_upper) * step(21.0, 14.0, abs(across))
-        blend(out, p.shadow[0], p.shadow[1], p.shadow[2], veil)
+        veil = step(-11.0, -3.0, below_upper) * step(2.0, 0.0, below_upper) * step(21.0, 14.0, abs(across))
+        blend(out, p.shadow[0], p.shadow[1], p.shadow[2], p.shadow_strength * veil)
     crease = bell(0.0, below_upper, 0.0, -4.6, 1.0, 1.1) * step(18.0, 11.0, abs(across))
     scale(out, 1 - 0.30 * crease, 1 - 0.36 * crease, 1 - 0.38 * crease)
     reach = step(17.0, 14.0, abs(across + 0.5))
@@ -172,7 +173,7 @@ def _eye(x, y, p, out):  # type: ignore[no-untyped-def]
     blend(out, 0.07, 0.045, 0.04, min(max(lash, lower_lash), 0.95))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _brow(x, y, p, out):  # type: ignore[no-untyped-def]
     ax = abs(x)
     if ax < 6.0 or ax > 58.0 or y < -34.0 or y > -6.0:
@@ -185,7 +186,7 @@ def _brow(x, y, p, out):  # type: ignore[no-untyped-def]
     blend(out, 0.75 * p.hair_colour[0] + 0.02, 0.72 * p.hair_colour[1] + 0.01, 0.70 * p.hair_colour[2], p.brow * amount)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _glasses(x, y, p, out):  # type: ignore[no-untyped-def]
     """Thin frames, painted on: at these sizes their relief is below a pixel."""
     ax = abs(x)
@@ -196,7 +197,7 @@ def _glasses(x, y, p, out):  # type: ignore[no-untyped-def]
     blend(out, p.frame[0], p.frame[1], p.frame[2], p.glasses * step(1.7, 0.9, line))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def skin_albedo(x, y, theta, p, out):  # type: ignore[no-untyped-def]
     """Everything on the skin's surface: face, scalp, neck and the clothes that begin on it."""
     if y > 110.0:
@@ -229,7 +230,7 @@ def skin_albedo(x, y, theta, p, out):  # type: ignore[no-untyped-def]
         out[0], out[1], out[2] = r + (out[0] - r) * cloth, g + (out[1] - g) * cloth, b + (out[2] - b) * cloth
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _clothes(y, p, out):  # type: ignore[no-untyped-def]
     which = 0
     if p.collar_stripe > 0.0 and (y / p.collar_stripe) % 2 < 1:
@@ -238,7 +239,7 @@ def _clothes(y, p, out):  # type: ignore[no-untyped-def]
         out[n] = p.clothes[which, n]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def ear_albedo(x, y, p, out):  # type: ignore[no-untyped-def]
     """Skin, redder, and dark in the bowl; x is backwards and y downwards from the middle of the ear."""
     for n in range(3):

@@ -9,7 +9,7 @@ from numba import njit
 from recon_synthetic_faces.noise import noise, step
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def background(u, v, p, photographs, out):  # type: ignore[no-untyped-def]
     """Colour at (u, v) in [−1, 1] of the picture.
 
@@ -50,7 +50,7 @@ def background(u, v, p, photographs, out):  # type: ignore[no-untyped-def]
             out[q] += (p.shape_colour[k, q] - out[q]) * amount
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _photograph(u, v, p, photograph, out):  # type: ignore[no-untyped-def]
     size = photograph.shape[1]
     x = (p.photo_box[0] + (u * 0.5 + 0.5) * p.photo_box[2]) * (size - 1)

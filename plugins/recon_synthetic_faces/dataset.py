@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from recon_toolkit.data.packed import PackedImages
 
 #: Raise it when the same options give other pictures, so that caches of older versions are not used.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 3
 SIZES = (32, 256)
 _GROUP_SAMPLES = 64 * 128 * 128  # samples drawn at a time: 64 pictures at 64 pixels, 2 × 2
 _PHOTOGRAPH_SIDE = 256
@@ -34,7 +35,7 @@ class SyntheticFaces:
         validation: pictures in the split ``val``.
         test: pictures in the split ``test``. No person is in two splits.
         images_per_identity: pictures of each person, in different poses, expressions, light and places.
-        seed: 0 or more; the same seed and options give the same bytes.
+        seed: 0 or more; the same seed and options give the same bytes on the same kind of machine.
         background: folder of photographs to put behind the heads; procedural backgrounds without.
         supersampling: samples along a pixel's side, averaged in the picture.
         yaw, pitch, roll: limits of the head's turn in degrees; most pictures lie well within.
@@ -110,7 +111,8 @@ class SyntheticFaces:
     ) -> Pictures:
         """The pictures ``indices`` (N,) of a split at ``size`` pixels, whatever is generated beside them.
 
-        ``photographs`` (P, 3, S, S) are the backgrounds, see :meth:`read_background`; all N pictures are in memory at once.
+        ``photographs`` (P, 3, S, S) are the backgrounds, see :meth:`read_background`. All N pictures are in memory
+        at once.
         """
         from recon_synthetic_faces.render import render
         from recon_synthetic_faces.scene import draw_scenes
@@ -125,9 +127,7 @@ class SyntheticFaces:
             images_per_identity=self.images_per_identity,
             photographs=0 if photographs is None else len(photographs),
         )
-        return render(
-            scenes, size, supersampling=self.supersampling, camera=Camera(self.fov), photographs=photographs
-        )
+        return render(scenes, size, supersampling=self.supersampling, camera=Camera(self.fov), photographs=photographs)
 
     def open(self, split: str, size: int, context: DataContext) -> PackedImages:
         """The packed split, generated first if it is not in the cache.
@@ -152,7 +152,8 @@ class SyntheticFaces:
             try:
                 return PackedImages.open(folder)
             except DataError as error:
-                raise DataError(error.message, where=str(folder), remedy="delete this folder") from error
+                context.progress.warn(f"{error.message}; {folder} is generated again")
+                shutil.rmtree(folder, ignore_errors=True)
         photographs = self.read_background()
         names = ("image", "depth", "mask", "normals", "albedo", "light", "view")
         group = max(1, _GROUP_SAMPLES // (size * self.supersampling) ** 2)
@@ -164,7 +165,8 @@ class SyntheticFaces:
                 indices = np.arange(start, min(start + group, count))
                 writer.write(start, **self.generate(indices, split, size, photographs=photographs).arrays())
                 task.advance(len(indices))
-            return writer.finish([f"{split}-{n:06d}" for n in range(count)], {"dataset": "synthetic-faces", "split": split, **options})
+            provenance = {"dataset": "synthetic-faces", "split": split, **options}
+            return writer.finish([f"{split}-{n:06d}" for n in range(count)], provenance)
 
     def read_background(self) -> NDArray[np.uint8] | None:
         """The photographs of the folder ``background``, (P, 3, 256, 256) uint8 in the order of their names; or None."""
@@ -174,19 +176,15 @@ class SyntheticFaces:
 
         from recon_toolkit.data.decode import CentreCrop, read_image
 
-        images = [
-            read_image(path, crop=CentreCrop(), size=_PHOTOGRAPH_SIDE).transpose(2, 0, 1) for path in self._photographs()
-        ]
-        return np.ascontiguousarray(np.stack(images))
+        whole = CentreCrop()
+        images = [read_image(path, crop=whole, size=_PHOTOGRAPH_SIDE) for path in self._photographs()]
+        return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
 
     def _photographs(self) -> list[Path]:
         from recon_toolkit.data.packing import find_images
 
         assert self.background is not None
-        found = find_images(self.background)
-        if not found:
-            raise DataError("there are no images in it", where=str(self.background), remedy="choose another background")
-        return found
+        return find_images(self.background)
 
     def _options(self, size: int) -> dict[str, Any]:
         """All that the bytes of the pictures depend on, as JSON values."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from recon_synthetic_faces.head import smooth_curve
 from recon_synthetic_faces.noise import bell, noise, step
+from recon_synthetic_faces.surface import smooth_curve
 
 #: Height of the hairline (mm) every 3 degrees around the head: forehead, temple, sideburn, over the ear, nape.
 HAIRLINE = smooth_curve(
     np.array(
-        [(0, -57), (20, -57), (36, -52), (46, -42), (54, -22), (60, 0), (66, 16), (74, 18), (79, 2), (84, -18), (100, -18),
-         (107, 10), (118, 50), (135, 66), (180, 70)], dtype=np.float64,
+        [(0, -57), (20, -57), (36, -52), (46, -42), (54, -22), (60, 0), (66, 16), (74, 18), (79, 2), (84, -18),
+         (100, -18), (107, 10), (118, 50), (135, 66), (180, 70)], dtype=np.float64,
     ),
     np.arange(0, 183, 3.0),
     2.5,
 )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def hairline(theta, p):  # type: ignore[no-untyped-def]
     """Height of the edge of the hair on the skin at an angle (radians), without fringe or hanging hair."""
     turn = abs(theta) * (180 / np.pi / 3)
@@ -30,7 +30,7 @@ def hairline(theta, p):  # type: ignore[no-untyped-def]
     return height + p.hairline * front - p.recession * (0.35 * front + temple)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def offset(theta, y, gap, p):  # type: ignore[no-untyped-def]
     """Offset (mm) along the outward direction, negative below the skin; ``gap`` leads out to the hanging outline."""
     turn = abs(theta)
@@ -43,7 +43,7 @@ def offset(theta, y, gap, p):  # type: ignore[no-untyped-def]
         side = min(max(theta / 0.8, -1.0), 1.0) * p.sweep
         line += p.fringe * (1 + 0.7 * side) * step(1.0, 0.7, turn)
     # Strands end unevenly.
-    line += (2.0 + 0.22 * p.fringe) * noise(theta * 9.0, 0.3 * p.wave_size, p.seed + 11)
+    line += (2.0 + 0.22 * p.fringe) * noise(theta * 6.5, 0.3 * p.wave_size, p.seed + 11)
     cover = step(-3.0, 7.0, line - y)
     top = step(10.0, -75.0, y)
     thick = p.top * top + p.sides * (1 - top)
@@ -52,7 +52,7 @@ def offset(theta, y, gap, p):  # type: ignore[no-untyped-def]
     thick *= 1 - 0.6 * p.part_depth * bell(theta, 0.0, p.part, 0.0, 0.07, 1.0) * crown
     away = (theta - p.part) if p.part < 0 else (p.part - theta)
     thick *= 1 + 0.35 * p.part_depth * min(max(away, -0.6), 0.6) * crown
-    thick += p.wave * noise(theta * 3.2 * p.wave_size, y * 0.035 * p.wave_size, p.seed) * (0.4 + 0.6 * cover)
+    thick += p.wave * noise(theta * 2.8 * p.wave_size, y * 0.024 * p.wave_size, p.seed) * (0.4 + 0.6 * cover)
     hang = 0.0
     if p.curtain > 0.0:
         edge = p.curtain_right if theta > 0 else p.curtain_left

@@ -1,6 +1,6 @@
 """The linear morphable basis: displacement fields over the template, so that a face is mean + coefficients · basis.
 
-Every mode is a vector field in the head frame (see ``head.py``) for a coefficient of 1, which is one standard
+Every mode is a vector field in the head frame (see ``surface.py``) for a coefficient of 1, which is one standard
 deviation for identity modes and a full expression for expression modes. Fields are sums of local pushes and
 stretches, so eyes, lips and hairline keep their template coordinates while they move.
 """
@@ -13,14 +13,15 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_synthetic_faces.head import EYE_X, MOUTH_Y, Floats, gauss, smoothstep, template
+from recon_synthetic_faces.head import template
+from recon_synthetic_faces.surface import EYE_X, MOUTH_Y, Floats, gauss, smoothstep
 
 Field = Callable[[Floats], Floats]
 Triple = tuple[float, float, float]
 
 #: Smooth random modes beside the named ones: symmetric (identity) and antisymmetric (each face's own asymmetry).
 RANDOM_SYMMETRIC, RANDOM_ANTISYMMETRIC = 14, 8
-RANDOM_SCALE, ASYMMETRY_SCALE = 0.9, 0.5  # millimetres, one standard deviation
+RANDOM_SCALE, ASYMMETRY_SCALE = 0.9, 0.4  # millimetres, one standard deviation
 _SEED = 20200614  # of the random fields; part of the template, not of a data set
 
 
@@ -107,7 +108,9 @@ IDENTITY: tuple[tuple[str, Field], ...] = (
     ("lower lip", push((0, 80.5, -7), (16, 4.6, 20), (0, 1.7, -1.5))),
     ("mouth forward", push((0, 72, -6), (28, 19, 32), (0, 0, -3.0))),
     ("chin groove", push((0, 91, -2), (16, 5, 20), (0, 0, 1.5))),
-    ("fold beside the mouth", both(*(push((px, py, 2), (4.5, 6, 14), (0, 0, 1.0)) for px, py in ((21, 52), (26, 59), (31, 67), (34, 76))))),
+    ("fold beside the mouth", both(
+        *(push((px, py, 2), (4.5, 6, 14), (0, 0, 1.0)) for px, py in ((21, 52), (26, 59), (31, 67), (34, 76)))
+    )),
     ("under the chin", push((0, 126, 22), (36, 13, 34), (0, 4.0, -3.5))),
     ("neck width", axis(0, lambda x, y, d: 0.09 * x * smoothstep(90, 125, y))),
     ("ears off", push((80, 17, 105), (9, 32, 24), (4.0, 0, 0))),
@@ -115,10 +118,10 @@ IDENTITY: tuple[tuple[str, Field], ...] = (
 )  # fmt: skip
 
 ASYMMETRY: tuple[tuple[str, Field], ...] = (
-    ("bent nose", push((0, 36, -15), (10, 16, 24), (1.1, 0, 0), sides="one")),
-    ("shifted chin", push((0, 108, 0), (30, 20, 50), (1.6, 0, 0), sides="one")),
-    ("higher eye", axis(1, lambda x, y, d: 0.9 * np.tanh(x / 18) * np.exp(-0.5 * ((y + 4) / 16) ** 2))),
-    ("slanted mouth", axis(1, lambda x, y, d: 0.045 * x * gauss(x, y, 0, MOUTH_Y, 26, 12))),
+    ("bent nose", push((0, 36, -15), (10, 16, 24), (0.8, 0, 0), sides="one")),
+    ("shifted chin", push((0, 108, 0), (30, 20, 50), (1.1, 0, 0), sides="one")),
+    ("higher eye", axis(1, lambda x, y, d: 0.6 * np.tanh(x / 18) * np.exp(-0.5 * ((y + 4) / 16) ** 2))),
+    ("slanted mouth", axis(1, lambda x, y, d: 0.025 * x * gauss(x, y, 0, MOUTH_Y, 26, 12))),
     ("fuller side", axis(0, lambda x, y, d: 0.012 * np.abs(x) * smoothstep(0, 50, y))),
 )  # fmt: skip
 
@@ -137,7 +140,8 @@ def _part_lips(x: Floats, y: Floats) -> Floats:
     """−1 on the upper lip to +1 on the lower, fading out towards the corners of the mouth and the chin."""
     bend = 1 - np.clip(np.abs(x) / 27.0, 0, 1) ** 2.5
     side = smoothstep(-1.3, 1.3, y - MOUTH_Y - 0.002 * x**2)
-    return np.asarray(bend * ((1 - side) * -0.28 * smoothstep(52, 71, y) + side * smoothstep(128, 92, y)), dtype=np.float64)
+    up, down = 0.28 * smoothstep(52, 71, y), smoothstep(128, 92, y)
+    return np.asarray(bend * (side * down - (1 - side) * up), dtype=np.float64)
 
 
 EXPRESSION: tuple[tuple[str, Field], ...] = (
@@ -147,7 +151,9 @@ EXPRESSION: tuple[tuple[str, Field], ...] = (
         axis(1, lambda x, y, d: 8.5 * _part_lips(x, y) * smoothstep(60, 30, d)),
         axis(2, lambda x, y, d: 6.0 * gauss(x, y, 0, MOUTH_Y, 17, 1.5) * smoothstep(60, 30, d)),
     )),
-    ("jaw drop", axis(1, lambda x, y, d: 8.0 * smoothstep(MOUTH_Y - 1, 110, y) * smoothstep(150, 108, y) * smoothstep(80, 30, d))),
+    ("jaw drop", axis(
+        1, lambda x, y, d: 8.0 * smoothstep(MOUTH_Y - 1, 110, y) * smoothstep(150, 108, y) * smoothstep(80, 30, d)
+    )),
     ("pursed", push((24, MOUTH_Y, 3), (12, 10, 18), (-4.5, 0, -3.0))),
     ("right brow up", push((28, -18, 4), (17, 8, 20), (0, -4.0, 0), sides="one")),
     ("left brow up", push((-28, -18, 4), (17, 8, 20), (0, -4.0, 0), sides="one")),
@@ -167,7 +173,8 @@ def _random_fields(count: int, parity: float, scale: float, seed: int) -> list[F
         def field(points: Floats) -> Floats:
             mirror = np.array([-1.0, 1.0, 1.0])
             here, there = (
-                np.exp(-0.5 * (((points[:, None] - at) / (17, 15, 24)) ** 2).sum(-1)) for at in (centres, centres * mirror)
+                np.exp(-0.5 * (((points[:, None] - at) / (17, 15, 24)) ** 2).sum(-1))
+                for at in (centres, centres * mirror)
             )
             return np.asarray(scale / 2.2 * (here @ moves + parity * there @ (moves * mirror)), dtype=np.float64)
 
@@ -191,7 +198,7 @@ MODES = _ENDS[2]
 @cache
 def basis() -> NDArray[np.float32]:
     """Displacements (MODES, V, 3) in millimetres, evaluated on the template once (about a second)."""
-    points = template().points
+    points = template().sculpted
     fields = [field for _, field in IDENTITY]
     fields += _random_fields(RANDOM_SYMMETRIC, 1.0, RANDOM_SCALE, _SEED)
     fields += [field for _, field in ASYMMETRY]

@@ -17,7 +17,7 @@ def hashed(ix, iy, seed):  # type: ignore[no-untyped-def]
     return float(h) * (1.0 / 4294967296.0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def noise(x, y, seed):  # type: ignore[no-untyped-def]
     """Smooth noise in [−1, 1] with features of size 1."""
     fx, fy = int(x // 1), int(y // 1)

@@ -32,10 +32,10 @@ SCENE = np.dtype(
         ("sweep", "f8"), ("curtain", "f8"), ("curtain_right", "f8"), ("curtain_left", "f8"), ("length", "f8"),
         ("part", "f8"), ("part_depth", "f8"), ("wave", "f8"), ("wave_size", "f8"),
         ("hair_colour", *_COLOUR), ("strands", "f8"), ("roots", "f8"),
-        ("skin", *_COLOUR), ("blush", "f8"), ("mottle", "f8"), ("freckles", "f8"), ("shade_eyes", "f8"), ("folds", "f8"),
-        ("lips", *_COLOUR), ("lip_strength", "f8"), ("iris", *_COLOUR), ("gaze", "f8", (2,)), ("lid", "f8"),
-        ("liner", "f8"), ("shadow", *_COLOUR), ("shadow_strength", "f8"), ("catchlight", "f8", (2,)), ("teeth", "f8"),
-        ("brow", "f8"), ("brow_width", "f8"), ("brow_arch", "f8"), ("brow_inner", "f8"),
+        ("skin", *_COLOUR), ("blush", "f8"), ("mottle", "f8"), ("freckles", "f8"), ("shade_eyes", "f8"),
+        ("folds", "f8"), ("lips", *_COLOUR), ("lip_strength", "f8"), ("iris", *_COLOUR), ("gaze", "f8", (2,)),
+        ("lid", "f8"), ("liner", "f8"), ("shadow", *_COLOUR), ("shadow_strength", "f8"), ("catchlight", "f8", (2,)),
+        ("teeth", "f8"), ("brow", "f8"), ("brow_width", "f8"), ("brow_arch", "f8"), ("brow_inner", "f8"),
         ("stubble", "f8"), ("moustache", "f8"), ("beard", "f8"), ("beard_line", "f8"),
         ("mole", "f8", (2, 4)),  # x, y, radius, strength
         ("scar", "f8", (5,)),  # x, y, direction, half length, strength
@@ -55,9 +55,10 @@ class Ranges:
     """Ranges of pose, framing and light.
 
     Yaw is normal with ``yaw_spread``, for one picture in four uniform; pitch and roll are normal; all are cut off at
-    their limits, in degrees. The head is moved so that its face stays near the middle of the picture, as a detector's
-    crop has it, up to ``translation`` in units of the object's distance. Light travels along normalise(x, y, 1) with x within
-    ±``light_x`` and y (down is positive) within ``light_y``, and shading is ambient + diffuse · max(0, n·l).
+    their limits, in degrees. The head is moved so that a share ``centring`` of what its turn carries the face away from
+    the middle of the picture is taken back, as in a detector's crop, give or take ``translation`` in units of the
+    object's distance. ``size`` scales the head. Light travels along normalise(x, y, 1) with x within ±``light_x`` and
+    y (down is positive) within ``light_y``, and shading is ambient + diffuse · max(0, n·l).
     """
 
     yaw: float = 45.0
@@ -67,7 +68,7 @@ class Ranges:
     roll: float = 20.0
     roll_spread: float = 6.0
     translation: float = 0.008
-    centring: float = 0.8
+    centring: float = 0.9
     size: tuple[float, float] = (0.92, 1.06)
     ambient: tuple[float, float] = (0.3, 0.6)
     diffuse: tuple[float, float] = (0.5, 0.85)
@@ -91,14 +92,17 @@ def _colour(rng: Generator, saturation: tuple[float, float], value: tuple[float,
 
 
 _SKIN = np.array(
-    [(0.96, 0.78, 0.69), (0.93, 0.72, 0.60), (0.87, 0.66, 0.53), (0.80, 0.58, 0.44), (0.70, 0.48, 0.34), (0.58, 0.38, 0.26),
-     (0.45, 0.29, 0.20), (0.34, 0.22, 0.16)]
+    [(0.96, 0.78, 0.69), (0.93, 0.72, 0.60), (0.87, 0.66, 0.53), (0.80, 0.58, 0.44), (0.70, 0.48, 0.34),
+     (0.58, 0.38, 0.26), (0.45, 0.29, 0.20), (0.34, 0.22, 0.16)]
 )  # fmt: skip
 _HAIR = np.array(
-    [(0.05, 0.04, 0.04), (0.10, 0.07, 0.05), (0.19, 0.12, 0.07), (0.30, 0.19, 0.11), (0.45, 0.30, 0.16), (0.66, 0.49, 0.27),
-     (0.80, 0.66, 0.42), (0.48, 0.19, 0.08), (0.55, 0.53, 0.51), (0.82, 0.81, 0.79)]
+    [(0.05, 0.04, 0.04), (0.10, 0.07, 0.05), (0.19, 0.12, 0.07), (0.30, 0.19, 0.11), (0.45, 0.30, 0.16),
+     (0.66, 0.49, 0.27), (0.80, 0.66, 0.42), (0.48, 0.19, 0.08), (0.55, 0.53, 0.51), (0.82, 0.81, 0.79)]
 )  # fmt: skip
-_IRIS = np.array([(0.18, 0.10, 0.05), (0.28, 0.16, 0.07), (0.36, 0.27, 0.12), (0.30, 0.38, 0.25), (0.32, 0.45, 0.58), (0.45, 0.52, 0.56)])
+_IRIS = np.array(
+    [(0.18, 0.10, 0.05), (0.28, 0.16, 0.07), (0.36, 0.27, 0.12), (0.30, 0.38, 0.25), (0.32, 0.45, 0.58),
+     (0.45, 0.52, 0.56)]
+)  # fmt: skip
 
 
 def _person(s: NDArray[np.void], rng: Generator) -> None:
@@ -111,7 +115,7 @@ def _person(s: NDArray[np.void], rng: Generator) -> None:
     tone = float(np.clip(rng.beta(1.0, 2.2), 0, 1)) * (len(_SKIN) - 1.001)
     low = int(tone)
     skin = _SKIN[low] * (1 - tone + low) + _SKIN[low + 1] * (tone - low)
-    tint = np.array([rng.uniform(-0.03, 0.04), rng.uniform(-0.03, 0.03), rng.uniform(-0.05, 0.05)])
+    tint = np.array([rng.uniform(-0.03, 0.04), rng.uniform(-0.03, 0.03), rng.uniform(-0.10, 0.02)])
     s["skin"] = np.clip(skin * (1 + tint), 0, 1)
     dark = tone / (len(_SKIN) - 1)
     female = rng.random() < 0.5
@@ -163,14 +167,14 @@ def _hair(s: NDArray[np.void], rng: Generator, female: bool, old: float) -> None
     s["hair"] = 1.0
     s["hairline"] = rng.uniform(-7, 9)
     s["recession"] = rng.uniform(0, 4) if female else rng.uniform(0, 10) + 16 * old * rng.random()
-    s["top"], s["sides"] = rng.uniform(6, 20), rng.uniform(3, 9)
+    s["top"], s["sides"] = rng.uniform(8, 24), rng.uniform(4, 11)
     s["part"] = rng.uniform(-0.75, 0.75)
     s["part_depth"] = rng.uniform(0, 1) * (rng.random() < 0.7)
-    s["wave"], s["wave_size"] = rng.uniform(0, 1) ** 2 * 3.5, rng.uniform(0.6, 1.6)
+    s["wave"], s["wave_size"] = rng.uniform(0, 1) ** 2 * 3.5, rng.uniform(0.6, 1.4)
     s["sweep"] = rng.uniform(-1, 1)
     kind = rng.random()
     if female:
-        s["sides"] = rng.uniform(5, 12)
+        s["sides"] = rng.uniform(6, 18)
         if kind < 0.82:
             s["curtain"] = 1.0
             s["curtain_right"] = rng.uniform(0.95, 1.45)

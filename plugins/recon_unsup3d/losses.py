@@ -71,12 +71,12 @@ class Perceptual(nn.Module):
 
     def __init__(self, *, weights: Path | None = None) -> None:
         super().__init__()
-        from torchvision.models import vgg16
+        from torchvision.models.vgg import cfgs, make_layers
 
         file = vgg16_weights(weights)
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-            features = vgg16(weights=None).features[:_RELU3_3]
+            features = make_layers(cfgs["D"])[:_RELU3_3]
             features.load_state_dict({k.removeprefix("features."): v for k, v in state.items() if _kept(k)})
         except Exception as error:
             raise ReconError(f"{file} does not hold VGG16's weights: {error}", remedy="fetch the file again") from error

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def reconstruct(
     context: typer.Context,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IMAGES...", help="Image files, folders of images, or patterns in quotes.")
+        list[str], typer.Argument(metavar="IMAGES", help="Image files, folders of images, or patterns in quotes.")
     ],
     run: Annotated[Path, typer.Option("--run", metavar="RUN", help="Folder of the run whose model is used.")],
     out: Annotated[

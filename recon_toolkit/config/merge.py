@@ -23,7 +23,8 @@ def merge(base: Entry, over: Entry) -> tuple[Entry, list[ReconError]]:
     Setting ``training.steps`` drops an inherited ``training.epochs``, and the other way round.
 
     Returns:
-        The joined tree, and a problem for every null that takes away nothing.
+        The joined tree, and a problem for every null that takes away no loss or encoder. (A top-level null with
+        nothing below it stays, for the schema to judge.)
     """
     problems: list[ReconError] = []
     return _merged(base, over, (), problems), problems
@@ -38,10 +39,12 @@ def _merged(base: Entry, over: Entry, keys: tuple[str, ...], problems: list[Reco
     joined = dict(base.value)
     if keys == ("training",):
         for key in over.value.keys() & EXCLUSIVE.keys():
-            if EXCLUSIVE[key] not in over.value:
+            if over.value[key].value is not None and EXCLUSIVE[key] not in over.value:
                 joined.pop(EXCLUSIVE[key], None)
     for key, entry in over.value.items():
-        if entry.value is None and _removable((*keys, key)):
+        if entry.value is None and not keys and key in joined:
+            del joined[key]
+        elif entry.value is None and _named(keys):
             if joined.pop(key, None) is None:
                 problems.append(_removes_nothing(entry, (*keys, key), base.value))
         elif key in joined:
@@ -53,19 +56,16 @@ def _merged(base: Entry, over: Entry, keys: tuple[str, ...], problems: list[Reco
 
 def _without_nulls(entry: Entry, keys: tuple[str, ...], problems: list[ReconError]) -> Any:
     """The value of an entry with nothing below it to take away from."""
-    if not isinstance(entry.value, dict) or len(keys) > 1:
+    if not isinstance(entry.value, dict) or not _named(keys):
         return entry.value
-    kept: dict[str, Entry] = {}
     for key, item in entry.value.items():
-        if item.value is None and _removable((*keys, key)):
+        if item.value is None:
             problems.append(_removes_nothing(item, (*keys, key), ()))
-        else:
-            kept[key] = Entry(_without_nulls(item, (*keys, key), problems), item.place)
-    return kept
+    return {key: item for key, item in entry.value.items() if item.value is not None}
 
 
-def _removable(keys: Sequence[str]) -> bool:
-    return len(keys) == 1 or (len(keys) == 2 and keys[0] in NAMED_SECTIONS)
+def _named(keys: Sequence[str]) -> bool:
+    return len(keys) == 1 and keys[0] in NAMED_SECTIONS
 
 
 def _removes_nothing(entry: Entry, keys: Sequence[str], known: Iterable[str]) -> ReconError:

@@ -109,8 +109,6 @@ class ResolvedPipeline:
         Options whose default is an object that YAML cannot hold are left to their default.
         """
         document = self.pipeline.model_dump(mode="json")
-        if self.pipeline.renderer is None:
-            del document["renderer"]  # a null would take away a renderer that is not there
         return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
     @property
@@ -185,7 +183,7 @@ def load_pipeline(
     document = gather(path, overrides, host)
     host = host.with_files([file for file, _ in document.plugins])
     problems = [*document.problems, *_plugin_problems(document, host)]
-    problems += _section_problems(document.tree)
+    problems += [found for found in _section_problems(document.tree) if document.whole or not found.lack]
     components: dict[tuple[str, ...], ResolvedComponent] = {}
     for keys, kind in _component_keys(document.tree):
         part, found = _resolve(document.tree, keys, kind, host)
@@ -193,7 +191,7 @@ def load_pipeline(
         if part is not None:
             components[keys] = part
     shapes: dict[str, tuple[int, int]] = {}
-    if ("model",) in components:
+    if ("model",) in components and document.whole:
         shapes, found = check_roles(components["model",], document.tree)
         problems += found + check_pairs(components["model",], document.tree)
     if problems:
@@ -242,7 +240,7 @@ def _nameless(problem: Problem, tree: Entry) -> Problem:
             if problem.message == f"'{section}.{key}.name' is missing":
                 others = [other for other, entry in entries.items() if "name" in entry.mapping]
                 text = f"'{section}.{key}' names no component"
-                return Problem(text, tree, (section, key), remedy=suggestion(key, others))
+                return Problem(text, tree, (section, key), remedy=suggestion(key, others), lack=True)
     return problem
 
 

@@ -14,9 +14,13 @@ from recon_toolkit.nearest import suggestion
 
 
 class Problem(ReconError):
-    """What is wrong with the entry at ``keys`` of a document, with its place."""
+    """What is wrong with the entry at ``keys`` of a document, with its place.
 
-    def __init__(self, message: str, tree: Entry, keys: Keys, *, remedy: str | None = None) -> None:
+    ``lack`` says that something is not there, which it might be if a file that is extended could be read.
+    """
+
+    def __init__(self, message: str, tree: Entry, keys: Keys, *, remedy: str | None = None, lack: bool = False) -> None:
+        self.lack = lack
         super().__init__(message, where=str(tree.place_of(keys)), remedy=remedy)
 
 
@@ -52,10 +56,10 @@ def validation_problems(
             found[keys, kind] = Problem(text, tree, keys, remedy=remedy)
         elif kind == "missing":
             text = f"{owner} needs the option '{keys[-1]}'" if owner else f"'{dotted(keys)}' is missing"
-            found[keys, kind] = Problem(text, tree, keys)
+            found[keys, kind] = Problem(text, tree, keys, lack=True)
         elif kind == "value_error":
             at = f"'{dotted(keys)}': " if keys else ""
-            found[keys, kind] = Problem(at + message.removeprefix("Value error, "), tree, keys)
+            found[keys, kind] = Problem(at + message.removeprefix("Value error, "), tree, keys, lack=True)
         else:  # of a union, every branch reports; they are joined into one sentence
             wishes = expected.setdefault(keys, [])
             wish = _wish(kind, message, finding.get("ctx", {}))
@@ -63,7 +67,9 @@ def validation_problems(
                 wishes.append(wish)
             value = _brief(_at(tree, keys).plain())
             found[keys, ""] = Problem(f"'{dotted(keys)}' should be {' or '.join(wishes)}, not {value}", tree, keys)
-    return list(found.values())
+    # Of a union, a branch that got further down says more than one that stopped above.
+    deepest = [keys for keys in expected if not any(keys == other[: len(keys)] for other in expected if other != keys)]
+    return [problem for (keys, kind), problem in found.items() if kind or keys in deepest]
 
 
 def _written(tree: Entry, prefix: Keys, location: Keys, kind: str) -> Keys:

@@ -44,11 +44,13 @@ class Document:
         tree: the joined tree, without ``extends`` and ``plugins``.
         plugins: the plugin files it names, absolute, each with its place.
         problems: what was wrong on the way; the tree is as good as it can be.
+        whole: every file that is extended could be read.
     """
 
     tree: Entry
     plugins: tuple[tuple[Path, Place], ...]
     problems: tuple[ReconError, ...]
+    whole: bool
 
 
 def builtin_config_dir() -> Path:
@@ -112,7 +114,8 @@ def gather(path: Path, overrides: Sequence[str], host: PluginHost) -> Document:
     """
     problems: list[ReconError] = []
     plugins: dict[Path, Place] = {}
-    tree = _chain(path, host, (), plugins, problems)
+    gaps: list[Path] = []
+    tree = _chain(path, host, (), plugins, problems, gaps)
     for override in overrides:
         try:
             over, found = parse_override(override)
@@ -126,13 +129,21 @@ def gather(path: Path, overrides: Sequence[str], host: PluginHost) -> Document:
         _take_plugins(over, Path.cwd(), plugins, problems)
         tree, found = merge(tree, over)
         problems += found
-    return Document(tree, tuple(plugins.items()), tuple(problems))
+    return Document(tree, tuple(plugins.items()), tuple(problems), whole=not gaps)
 
 
 def _chain(
-    path: Path, host: PluginHost, below: tuple[Path, ...], plugins: dict[Path, Place], problems: list[ReconError]
+    path: Path,
+    host: PluginHost,
+    below: tuple[Path, ...],
+    plugins: dict[Path, Place],
+    problems: list[ReconError],
+    gaps: list[Path],
 ) -> Entry:
-    """The file at ``path`` laid over what it extends; ``below`` are the files that extend it."""
+    """The file at ``path`` laid over what it extends; ``below`` are the files that extend it.
+
+    Fills ``plugins``, ``problems`` and ``gaps``, the files whose ``extends`` leads nowhere.
+    """
     tree, found = read(path)
     problems += found
     _take_plugins(tree, path.parent, plugins, problems)
@@ -150,9 +161,10 @@ def _chain(
         if parent in (*below, path):
             circle = " -> ".join(shown(each) for each in (*below, path, parent))
             raise ConfigError([ReconError(f"'extends' goes in a circle: {circle}", where=str(where))])
-        base = _chain(parent, host, (*below, path), plugins, problems)
+        base = _chain(parent, host, (*below, path), plugins, problems, gaps)
     except ConfigError as error:
         problems += error.problems
+        gaps.append(path)
         return tree
     base.mapping.pop("description", None)  # it describes the parent
     joined, found = merge(base, tree)

@@ -295,9 +295,20 @@ def _cut(image: Image.Image, box: Box, size: int | None, path: Path) -> Image.Im
     if size is None:
         return image.crop((round(x0), round(y0), round(x1), round(y1)))
     limits = (max(x0, 0.0), max(y0, 0.0), min(x1, float(image.width)), min(y1, float(image.height)))
-    if limits == (0, 0, size, size) and image.size == (size, size):
-        return image
-    return image.resize((size, size), Image.Resampling.BILINEAR, box=limits)
+    return resized(image, limits, size)
+
+
+def resized(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+    """A box (left, top, right, bottom) of an image, resized to ``size`` × ``size`` with antialiasing.
+
+    What lies outside the box has no part in it: Pillow alone would let it bleed in over the box's edges.
+    """
+    left, top = int(np.floor(box[0])), int(np.floor(box[1]))
+    inner = image.crop((left, top, int(np.ceil(box[2])), int(np.ceil(box[3]))))
+    moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
+    if moved == (0, 0, size, size):
+        return inner
+    return inner.resize((size, size), Image.Resampling.BILINEAR, box=moved)
 
 
 def _read_depth_image(path: Path) -> tuple[NDArray[np.float64], DepthScale | None]:

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recon_toolkit.data.context import DataContext
-from recon_toolkit.data.decode import IMAGE_SUFFIXES, CentreCrop, Crop, DepthScale, image_size, read_depth, read_image
+from recon_toolkit.data.decode import (
+    IMAGE_SUFFIXES,
+    CentreCrop,
+    Crop,
+    DepthScale,
+    image_size,
+    read_depth,
+    read_image,
+    resized,
+)
 from recon_toolkit.data.fields import field_specs
 from recon_toolkit.data.packed import FORMAT_VERSION, PackedImages, PackWriter
 from recon_toolkit.errors import DataError
@@ -153,7 +162,8 @@ def read_source(source: Source, size: int, scale: DepthScale | None = None) -> d
     """One source as the entries of a packed data set: ``image`` (3, size, size) uint8 and, with depth, ``depth``
     (size, size) float32 and ``mask`` (size, size) bool.
 
-    The mask is what lies before the map's furthest value. Depth is averaged over the mask only, so that the
+    The mask is where depth is positive and finite; where it is so everywhere, what lies before the map's furthest
+    value. Depth is averaged over the mask only, so that the
     background does not bleed into the silhouette; outside the mask it is the furthest value.
     """
     image = read_image(source.path, crop=source.crop, size=size)
@@ -178,14 +188,16 @@ def resize_depth(
     """Crop and resize a depth map (H, W) → depth and mask, each (size, size); see :func:`read_source`.
 
     Raises:
-        DataError: the crop does not lie within the map, or nothing in the map is nearer than its furthest value.
+        DataError: the crop does not lie within the map, or the map has no object.
     """
     height, width = depth.shape
-    finite = np.isfinite(depth)
-    furthest = float(depth[finite].max())
-    inside = finite & (depth < furthest)
+    usable = np.isfinite(depth) & (depth > 0)
+    furthest = float(depth.max(where=usable, initial=0.0))
+    inside = depth < furthest if usable.all() else usable
     if not inside.any():
-        raise DataError("the depth map is constant", where=str(path), remedy="check that it is a depth map")
+        raise DataError(
+            "the depth map is constant, or has no depth above 0", where=str(path), remedy="check that it is a depth map"
+        )
     try:
         box = crop.box(width, height) if isinstance(crop, CentreCrop) else crop
     except ValueError as error:
@@ -205,8 +217,7 @@ def resize_depth(
 
 
 def _resized(values: NDArray[np.float32], box: tuple[float, float, float, float], size: int) -> NDArray[np.float32]:
-    image = Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(image, dtype=np.float32)
+    return np.asarray(resized(Image.fromarray(values), box, size), dtype=np.float32)
 
 
 Entry = tuple[Source, dict[str, NDArray[Any]]]

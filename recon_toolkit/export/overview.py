@@ -46,7 +46,8 @@ def reconstruction_columns(found: Reconstruction, truth: Batch | None = None) ->
         "reconstruction": found.reconstruction,
         "canonical view": found.canonical_image,
         "canonical albedo": found.canonical_albedo if found.canonical_albedo is not None else found.albedo,
-        "shading": found.shading,
+        # Shading may be brighter than white: its largest value becomes white then.
+        "shading": None if found.shading is None else found.shading / found.shading.amax((1, 2, 3), True).clamp(min=1),
     }
     columns |= {name: image for name, image in images.items() if image is not None}
     true_depth = None if truth is None or truth.depth is None else truth.depth
@@ -67,10 +68,10 @@ def batch_columns(batch: Batch) -> dict[str, Tensor]:
     columns = {"image": batch.image}
     if batch.albedo is not None:
         columns["albedo"] = batch.albedo
-    if batch.depth is not None:
-        columns["depth"] = depth_picture(batch.depth, batch.mask)
     if batch.normals is not None:
         columns["normals"] = normals_picture(batch.normals, batch.mask)
-    if batch.mask is not None:
+    if batch.depth is not None:
+        columns["depth"] = depth_picture(batch.depth, batch.mask)
+    elif batch.mask is not None:
         columns["mask"] = batch.mask.float()[:, None]
     return columns

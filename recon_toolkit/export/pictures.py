@@ -84,7 +84,10 @@ def write_depth_png(
     scale = DepthScale()
     near, far = scale.offset + scale.slope, scale.offset
     if shown.any() and not plain:
-        near, far = min(near, float(depth[shown].min())), max(far, float(depth[shown].max()))
+        nearest, furthest = float(depth[shown].min()), float(depth[shown].max())
+        near = min(near, nearest)
+        if furthest > far - (far - near) / 65535:  # it would be 0, which is no depth
+            far = furthest + (furthest - near) / 65534
     values = np.zeros(depth.shape, dtype=np.uint16)
     values[shown] = np.clip(np.rint((far - depth[shown]) / (far - near) * 65535), 1, 65535)
     info = PngImagePlugin.PngInfo()

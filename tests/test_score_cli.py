@@ -1,0 +1,253 @@
+"""``recon score``, ``recon data`` and ``recon reconstruct`` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recon_toolkit.cli.app import execute
+
+Run = Callable[..., tuple[int, str, str]]
+SIZE = 20
+
+
+@pytest.fixture
+def recon(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
+    """Runs a command line; returns its exit code, standard output and standard error."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        code = execute([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    yield run
+
+
+def ball(seed: int = 0) -> np.ndarray[Any, Any]:
+    """A depth map with an object before a background at 1.1: (SIZE, SIZE)."""
+    v, u = (np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2) / (SIZE / 2)
+    shift = np.random.default_rng(seed).uniform(-0.1, 0.1)
+    inside = 0.7 - (u + shift) ** 2 - v**2
+    return np.where(inside > 0, 1.07 - 0.1 * np.sqrt(np.maximum(inside, 0)), 1.1)
+
+
+def as_png(depth: np.ndarray[Any, Any], bits: int = 16) -> Image.Image:
+    steps = 2**bits - 1
+    return Image.fromarray(np.rint((1.1 - depth) / 0.2 * steps).astype(np.uint16 if bits == 16 else np.uint8))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    prediction, truth = tmp_path / "prediction", tmp_path / "truth"
+    prediction.mkdir()
+    truth.mkdir()
+    for seed in range(3):
+        np.save(prediction / f"{seed}.npy", ball(seed) * 1.5)
+        as_png(ball(seed)).save(truth / f"{seed}.png")
+    return prediction, truth
+
+
+def test_one_object_of_json_on_standard_output(recon: Run, folders: tuple[Path, Path]) -> None:
+    code, out, _ = recon("score", *folders, "--json")
+    found = json.loads(out)
+    assert code == 0
+    # The truth has 16 bits: half a step of 3e-6 in depth is 1.5e-6, which is 1.5e-4 in units of 1e-2.
+    assert found["side"] < 3e-4
+    # That step between neighbours two pixels (0.018) apart tilts a normal by up to 0.01 degrees.
+    assert found["mad"] < 0.02
+    assert found["slope"] == pytest.approx(1, abs=1e-3)
+    assert (found["images"], found["skipped"], found["skipped_files"]) == (3, 0, [])
+    for baseline in ("constant", "average"):
+        assert set(found["baselines"][baseline]) >= {"side", "mad"}
+    assert found["baselines"]["constant"]["mad"] > 10
+    assert found["baselines"]["average"]["side"] < found["baselines"]["constant"]["side"]
+
+
+def test_text_for_people(recon: Run, folders: tuple[Path, Path]) -> None:
+    code, out, _ = recon("score", *folders)
+    assert code == 0
+    assert "constant depth" in out and "average depth" in out and "3 images scored" in out
+
+
+def test_single_files_of_8_bits_and_scales(recon: Run, tmp_path: Path) -> None:
+    as_png(ball(), 8).save(tmp_path / "a.png")
+    np.save(tmp_path / "b.npy", ball())
+    code, out, _ = recon("score", tmp_path / "a.png", tmp_path / "b.npy", "--json")
+    assert code == 0
+    assert json.loads(out)["side"] < 0.05  # half a step of 8 bits: 4e-4 in depth, 0.04 in units of 1e-2
+    code, out, _ = recon("score", tmp_path / "a.png", tmp_path / "b.npy", "--json", "--pred-scale", "2.2", "-0.4")
+    assert json.loads(out)["mae"] == pytest.approx(1, abs=0.1)  # twice as far, about 1 too much
+
+
+def test_masks_may_be_given(recon: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", ball())
+    spoilt = ball()
+    spoilt[:, : SIZE // 2] += 0.5
+    np.save(tmp_path / "p.npy", spoilt)
+    mask = np.zeros((SIZE, SIZE), dtype=bool)
+    mask[5:15, SIZE // 2 :] = True
+    np.save(tmp_path / "m.npy", mask)
+    for option in ("--mask", "--pred-mask"):
+        code, out, _ = recon("score", tmp_path / "p.npy", tmp_path / "t.npy", option, tmp_path / "m.npy", "--json")
+        assert code == 0
+        found = json.loads(out)
+        assert found["side"] == 0 and found["mae"] == 0
+    assert found["coverage"] < 0.5
+
+
+def test_what_cannot_be_scored_is_skipped_named_and_counted(recon: Run, folders: tuple[Path, Path]) -> None:
+    prediction, truth = folders
+    (prediction / "0.npy").write_bytes(b"")
+    np.save(prediction / "1.npy", np.ones((7, 7)))
+    np.save(prediction / "extra.npy", ball())
+    code, out, err = recon("score", prediction, truth, "--json")
+    found = json.loads(out)
+    assert (code, found["images"], found["skipped"]) == (0, 1, 3)
+    assert {item["name"] for item in found["skipped_files"]} == {"0", "1", "extra"}
+    assert "0 bytes" in err and "7×7" in err and "no ground truth" in err
+
+
+@pytest.mark.parametrize("kind", ["nowhere", "mixed", "empty", "names", "nothing good", "fov"])
+def test_errors_say_what_to_do_and_exit_with_2(
+    recon: Run, folders: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    prediction, truth = folders
+    arguments: dict[str, tuple[Any, ...]] = {
+        "nowhere": (tmp_path / "nowhere", truth),
+        "mixed": (prediction, truth / "0.png"),
+        "empty": (tmp_path / "cache", truth),
+        "names": (tmp_path / "other", truth),
+        "nothing good": (tmp_path / "bad", truth),
+        "fov": (prediction, truth, "--fov", "200"),
+    }
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "x.npy", ball())
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.npy").write_bytes(b"no array")
+    code, out, err = recon("score", *arguments[kind])
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") or "\nerror: " in err
+    assert "(" in err  # the remedy
+
+
+def test_an_image_without_a_pixel_to_score_is_null_in_json(recon: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "t.npy", np.ones((SIZE, SIZE)))  # constant: no object
+    code, out, _ = recon("score", tmp_path / "t.npy", tmp_path / "t.npy", "--json")
+    found = json.loads(out)
+    assert (code, found["images"], found["empty"], found["side"]) == (0, 0, 1, None)
+
+
+def test_data_previews_packs_and_lists_a_folder(recon: Run, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (30, 20), (number * 60, 9, 9)).save(tmp_path / "photos" / "train" / f"{number}.png")
+    (tmp_path / "photos" / "train" / "bad.jpg").write_bytes(b"nothing")
+    common = ("--dataset", "image-folder", "--data", tmp_path / "photos", "--size", "16")
+    code, out, err = recon("data", "pack", *common, "--split", "train", "--json")
+    found = json.loads(out)
+    assert (code, found["train"]["images"], found["train"]["skipped"]) == (0, 3, 1)
+    assert "bad.jpg" in err
+    code, out, _ = recon("data", "preview", *common, "--out", tmp_path / "sheet.png")
+    assert code == 0 and "3 of 3 images" in out
+    assert Image.open(tmp_path / "sheet.png").width > 96
+    code, out, _ = recon("data", "list", "--json")
+    listed = json.loads(out)
+    assert {"image-folder", "celeba", "depth-pairs"} <= {item["name"] for item in listed["datasets"]}
+    assert [item["images"] for item in listed["packed"]] == [3]
+    code, out, _ = recon("data", "list")
+    assert code == 0 and "image-folder" in out and "3 images" in out
+
+
+def test_data_errors_exit_with_2(recon: Run, tmp_path: Path) -> None:
+    common = ("data", "pack", "--dataset", "image-folder")
+    for arguments, problem in (
+        ((*common, "--data", tmp_path / "nowhere"), "no such folder"),
+        ((*common, "--data", tmp_path, "--split", "trian"), "no split 'trian'"),
+        (("data", "pack", "--dataset", "image-floder"), "image-floder"),
+        (("data", "pack", "--pipeline", "unsup3d-quik"), "unsup3d-quik"),
+        (("data", "make", "--out", tmp_path), "exists"),
+        (("data", "make", "--out", tmp_path / "new", "--depth", "jpg"), "jpg"),
+    ):
+        code, out, err = recon(*arguments)
+        assert (code, out) == (2, ""), arguments
+        assert problem in err
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a very small model that has learnt nothing: enough to reconstruct with."""
+    from recon_toolkit.assembly import build_model
+    from recon_toolkit.config.pipeline import load_pipeline
+    from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
+
+    narrow = [f"encoders.{role}.width=4" for role in ("depth", "albedo", "light", "view", "confidence")]
+    resolved = load_pipeline("unsup3d-quick", [*narrow, "image_size=32"])
+    run = tmp_path_factory.mktemp("run")
+    (run / "pipeline.yaml").write_text(resolved.to_yaml())
+    tensors = {f"model.{name}": value for name, value in build_model(resolved).state_dict().items()}
+    checkpoint = Checkpoint(0, resolved.to_yaml(), resolved.weights_fingerprint, tensors, {})
+    save_checkpoint(run / WEIGHTS, checkpoint)
+    return run
+
+
+def test_reconstruct_does_the_good_and_counts_the_bad(recon: Run, run_folder: Path, tmp_path: Path) -> None:
+    crops = tmp_path / "crops"
+    (crops / "deep").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("a.png", "a.jpg", "deep/a.png"):
+        Image.fromarray(random.integers(0, 256, (50, 40, 3), dtype=np.uint8)).save(crops / name)
+    (crops / "broken.png").write_bytes(b"")
+    out = tmp_path / "out"
+    code, text, err = recon(
+        "reconstruct", "--run", run_folder, "--out", out, "--json", "--batch-size", "2", crops, tmp_path / "none.png",
+        f"{crops}/*.jpg",  # named already: done once
+    )  # fmt: skip
+    found = json.loads(text)
+    assert code == 0
+    assert {Path(item["folder"]).relative_to(out).as_posix() for item in found["reconstructed"]} == {
+        "a", "a-2", "deep/a",
+    }  # fmt: skip
+    assert len(found["failed"]) == 2 and "0 bytes" in err and "none.png" in err
+    for item in found["reconstructed"]:
+        files = {path.name for path in Path(item["folder"]).iterdir()}
+        assert {"depth.npy", "depth_16bit.png", "normals.png", "albedo.png", "shading.png", "mesh.obj"} <= files
+    assert Image.open(found["contact_sheet"]).height > 3 * 96
+    assert np.load(out / "a" / "depth.npy").shape == (32, 32)
+
+
+def test_reconstructions_are_scored_as_they_lie(recon: Run, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "truth").mkdir()
+    for number in range(2):
+        Image.new("RGB", (32, 32), (90, 60 * number, 30)).save(tmp_path / "images" / f"{number}.png")
+        v, u = (np.mgrid[:32, :32] - 15.5) / 16
+        np.save(tmp_path / "truth" / f"{number}.npy", np.where(u**2 + v**2 < 0.5, 1 + 0.1 * (u**2 + v**2), 1.1))
+    out = tmp_path / "out"
+    assert recon("reconstruct", "--run", run_folder, "--out", out, tmp_path / "images")[0] == 0
+    code, text, _ = recon("score", out, tmp_path / "truth", "--json")
+    found = json.loads(text)
+    assert (code, found["images"], found["skipped"]) == (0, 2, 0)
+    assert math.isfinite(found["side"]) and found["coverage"] > 0
+
+
+def test_reconstruct_fails_with_2_when_nothing_can_be_done(recon: Run, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"x")
+    for arguments, problem in (
+        (("--run", run_folder, "--out", tmp_path / "o", tmp_path / "bad.png"), "nothing was reconstructed"),
+        (("--run", tmp_path, tmp_path / "bad.png"), "not a run folder"),
+        (("--run", run_folder, "--device", "cuda:77", tmp_path / "bad.png"), "--device cuda:77"),
+        (("--run", run_folder, "--device", "tpu9000", tmp_path / "bad.png"), "--device tpu9000"),
+    ):
+        code, out, err = recon("reconstruct", *arguments)
+        assert (code, out) == (2, ""), arguments
+        assert problem in err
