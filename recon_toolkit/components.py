@@ -54,7 +54,8 @@ class Component:
             loaded = getattr(loaded, part)
         if not callable(loaded):
             raise TypeError(f"{self.target} is not a class or a function")
-        return loaded
+        component: Callable[..., Any] = loaded
+        return component
 
 
 def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:

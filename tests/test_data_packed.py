@@ -106,6 +106,17 @@ def test_nothing_is_left_of_a_pack_that_broke_off(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_leavings_of_killed_processes_go_after_a_day(tmp_path: Path) -> None:
+    old, new = tmp_path / "p.partial-1", tmp_path / "p.partial-2"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "image.npy").write_bytes(b"x")
+    for path in (old / "image.npy", old):
+        os.utime(path, (1, 1))
+    pack(tmp_path / "p", arrays(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "p.partial-2"]
+
+
 def test_a_second_writer_of_the_same_folder_keeps_the_first(tmp_path: Path) -> None:
     first = pack(tmp_path / "p", arrays(2, seed=1))
     second = pack(tmp_path / "p", arrays(2, seed=2))

@@ -266,7 +266,9 @@ def test_gradcheck_of_the_whole_renderer(backend):
     )
     image = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
     draw = renderer(backend=backend)
-    assert torch.autograd.gradcheck(lambda d, v, i: draw(d, i, v).depth, (depth, view, image), check_undefined_grad=False)
+    assert torch.autograd.gradcheck(
+        lambda d, v, i: draw(d, i, v).depth, (depth, view, image), check_undefined_grad=False
+    )
     assert torch.autograd.gradcheck(lambda d, v, i: draw(d, i, v).image, (depth, view, image))
 
 
@@ -294,9 +296,9 @@ def test_faces_cover_the_grid_without_gaps_from_any_side():
     depth = torch.ones(1, 32, 32)
     for angle in range(-60, 61, 10):
         view = torch.tensor([[0, math.radians(angle), math.radians(angle / 3), 0, 0, 0]])
-        face = rasterize(
-            CAMERA.project(_moved(depth, view), 32, 32).transpose(1, 2), grid_faces(32, 32), 32, 32
-        ).face[0]
+        face = rasterize(CAMERA.project(_moved(depth, view), 32, 32).transpose(1, 2), grid_faces(32, 32), 32, 32).face[
+            0
+        ]
         middle = face[12:20, 12:20]
         assert (middle >= 0).all()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recon_toolkit.data.packed import PackedImages
 
 #: Raise it when the same options give other pictures, so that caches of older versions are not used.
-GENERATOR_VERSION = 3
+GENERATOR_VERSION = 4
 SIZES = (32, 256)
 _GROUP_SAMPLES = 64 * 128 * 128  # samples drawn at a time: 64 pictures at 64 pixels, 2 × 2
 _PHOTOGRAPH_SIDE = 256
@@ -62,7 +62,7 @@ class SyntheticFaces:
         yaw: float = 45.0,
         pitch: float = 20.0,
         roll: float = 20.0,
-        ambient: tuple[float, float] = (0.3, 0.6),
+        ambient: tuple[float, float] = (0.35, 0.65),
         diffuse: tuple[float, float] = (0.5, 0.85),
         side_light: float = 1.0,
         fov: float = 10.0,

@@ -70,7 +70,7 @@ class Ranges:
     translation: float = 0.008
     centring: float = 0.9
     size: tuple[float, float] = (0.92, 1.06)
-    ambient: tuple[float, float] = (0.3, 0.6)
+    ambient: tuple[float, float] = (0.35, 0.65)
     diffuse: tuple[float, float] = (0.5, 0.85)
     light_x: float = 1.0
     light_y: tuple[float, float] = (-0.35, 1.0)
@@ -112,7 +112,7 @@ def _person(s: NDArray[np.void], rng: Generator) -> None:
     for n in range(ASYMMETRY_MODES.start, ASYMMETRY_MODES.stop):
         k[n] = _cut(rng, 1.0, 2.0)
     s["seed"] = rng.integers(1, 2**31)
-    tone = float(np.clip(rng.beta(1.0, 2.2), 0, 1)) * (len(_SKIN) - 1.001)
+    tone = float(np.clip(rng.beta(1.0, 2.8), 0, 1)) * (len(_SKIN) - 1.001)
     low = int(tone)
     skin = _SKIN[low] * (1 - tone + low) + _SKIN[low + 1] * (tone - low)
     tint = np.array([rng.uniform(-0.03, 0.04), rng.uniform(-0.03, 0.03), rng.uniform(-0.10, 0.02)])
@@ -197,7 +197,7 @@ def _hair(s: NDArray[np.void], rng: Generator, female: bool, old: float) -> None
 
 def _picture(s: NDArray[np.void], rng: Generator, ranges: Ranges, photographs: int) -> None:
     e = s["coefficients"][EXPRESSION_MODES]
-    smile = max(0.0, float(rng.normal(0.55, 0.5)))
+    smile = max(0.0, float(rng.normal(0.65, 0.5)))
     e[0] = min(1.3, max(-0.35, smile + float(rng.normal(0, 0.12))))
     e[1] = min(1.3, max(-0.35, smile + float(rng.normal(0, 0.12))))
     e[2] = rng.uniform(0.2, 1.0) if rng.random() < 0.15 + 0.6 * min(smile, 1) else rng.uniform(-0.02, 0.08)
@@ -214,7 +214,7 @@ def _picture(s: NDArray[np.void], rng: Generator, ranges: Ranges, photographs: i
     yaw = rng.uniform(-ranges.yaw, ranges.yaw) if rng.random() < 0.25 else _cut(rng, ranges.yaw_spread, ranges.yaw)
     pitch, roll = _cut(rng, ranges.pitch_spread, ranges.pitch), _cut(rng, ranges.roll_spread, ranges.roll)
     x, y, z = math.radians(pitch), math.radians(yaw), math.radians(roll)
-    s["head_size"], s["eye_line"] = rng.uniform(*ranges.size), rng.uniform(-0.038, -0.030)
+    s["head_size"], s["eye_line"] = rng.uniform(*ranges.size), rng.uniform(-0.037, -0.027)
     # The middle of the face lies about 0.05 before the centre of rotation; R = Rz Ry Rx carries it sideways.
     ahead = np.array([-0.05 * math.sin(y) * math.cos(x), 0.05 * math.sin(x)])
     ahead = np.array([[math.cos(z), -math.sin(z)], [math.sin(z), math.cos(z)]]) @ ahead

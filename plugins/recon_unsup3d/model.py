@@ -93,6 +93,11 @@ class Unsup3D(nn.Module):
         """Roles that a pipeline may leave out."""
         return frozenset({"confidence"})
 
+    @classmethod
+    def image_pairs(cls, flip_depth: bool, flip_albedo: bool) -> frozenset[str]:
+        """What a loss term's ``of`` can name."""
+        return frozenset({"plain", "flipped"} if flip_depth or flip_albedo else {"plain"})
+
     def canonical(self, images: Tensor) -> Canonical:
         """Images (B, 3, H, W) in [0, 1] → the factors of each."""
         inputs = images * 2 - 1
@@ -179,7 +184,10 @@ class Unsup3D(nn.Module):
         return {"plain": tuple(m[:, :1] for m in maps), "flipped": tuple(m[:, 1:] for m in maps)}
 
     def convex_depth(self) -> Tensor:
-        """The ellipsoid (H, W) that the convex start fits: 1.06 − 0.11 √(1 − (x/0.8)² − (y/0.95)²), scaled to the range."""
+        """The ellipsoid (H, W) that the convex start fits.
+
+        For depths in [0.9, 1.1] it is 1.06 − 0.11 √(1 − (x/0.8)² − (y/0.95)²), with x and y in [−1, 1].
+        """
         parameter = next(self.parameters())
         axis = torch.linspace(-1, 1, self.image_size, device=parameter.device)
         bump = (1 - (axis / 0.8).square() - (axis[:, None] / 0.95).square()).clamp(min=0).sqrt()
@@ -199,9 +207,7 @@ class Unsup3D(nn.Module):
         with torch.autocast(images.device.type, enabled=False):
             return self._reconstruction(images, factors, spreads)
 
-    def _reconstruction(
-        self, images: Tensor, factors: Canonical, spreads: tuple[Tensor, ...] | None
-    ) -> Reconstruction:
+    def _reconstruction(self, images: Tensor, factors: Canonical, spreads: tuple[Tensor, ...] | None) -> Reconstruction:
         lit, shading, normals = self._lit(factors.depth, factors.albedo, factors.light)
         rendering: Rendering = self.renderer(factors.depth, lit, factors.view)
         maps = torch.cat((factors.albedo, shading), dim=1)

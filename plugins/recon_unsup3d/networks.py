@@ -143,4 +143,3 @@ class ConvConfidence(nn.Module):
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable values."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-

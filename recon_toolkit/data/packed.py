@@ -7,11 +7,13 @@ Decoding to the ranges of :class:`recon_toolkit.structures.Batch` happens after 
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
 import struct
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +35,7 @@ __all__ = ["FieldSpec", "PackIndex", "PackWriter", "PackedImages", "ResidentImag
 
 FORMAT_VERSION = 1
 INDEX = "index.json"
+STALE_SECONDS = 24 * 3600.0
 HEADER_BYTES = 128  # room for any shape that fits in memory, and aligned as numpy wants it
 
 
@@ -204,8 +207,7 @@ class PackWriter:
 
     def __enter__(self) -> Self:
         try:
-            if self.partial.exists():
-                shutil.rmtree(self.partial)
+            self._remove_stale()
             self.partial.mkdir(parents=True)
             for name in self.fields:
                 self._files[name] = (self.partial / f"{name}.npy").open("w+b")
@@ -301,6 +303,13 @@ class PackWriter:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
         file.close()
+
+    def _remove_stale(self) -> None:
+        """Delete what killed processes left of this folder: our own number's, and what nobody touched for a day."""
+        for partial in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.partial-*"):
+            touched = max((path.stat().st_mtime for path in (partial, *partial.iterdir())), default=0.0)
+            if partial == self.partial or time.time() - touched > STALE_SECONDS:
+                shutil.rmtree(partial, ignore_errors=True)
 
     def _discard(self) -> None:
         for file in self._files.values():

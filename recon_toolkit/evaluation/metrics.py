@@ -115,6 +115,10 @@ def depth_metrics(
             raise ValueError(f"{name} has shape {tuple(other.shape)}, the prediction {tuple(prediction.shape)}")
     if prediction.ndim != 3 or min(prediction.shape[1:]) < 3:
         raise ValueError(f"expected (B, H, W) with sides of at least 3, got {tuple(prediction.shape)}")
+    if prediction.device.type == "mps":  # it has no float64
+        prediction, truth = prediction.cpu(), truth.cpu()
+        prediction_mask = None if prediction_mask is None else prediction_mask.cpu()
+        truth_mask = None if truth_mask is None else truth_mask.cpu()
     predicted, true = prediction.detach().double(), truth.detach().double()
     usable, true_usable = _usable(predicted), _usable(true)
     true_mask = foreground(true) if truth_mask is None else truth_mask.bool()

@@ -42,7 +42,9 @@ class Camera:
         focal = self.focal_length(width)
         x = (torch.arange(width, device=device, dtype=dtype) - (width - 1) / 2) / focal
         y = (torch.arange(height, device=device, dtype=dtype) - (height - 1) / 2) / focal
-        return torch.stack((x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width)))
+        return torch.stack(
+            (x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(x).expand(height, width))
+        )
 
     def project(self, points: Tensor, height: int, width: int) -> Tensor:
         """Points (B, 3, ...) in camera coordinates → (B, 3, ...): pixel u, v and depth z.

@@ -47,6 +47,7 @@ def _grid_faces(height: int, width: int, device: torch.device) -> Tensor:
 def grid_faces(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
     """Faces (2 (H−1) (W−1), 3) int32 of the mesh over a grid of H × W vertices in row order.
 
-    Each quad gives (v00, v10, v01) and (v01, v10, v11) (Wu et al. 2020, code). The result is shared: do not write to it.
+    Each quad gives (v00, v10, v01) and (v01, v10, v11) (Wu et al. 2020, code). The result is
+    shared: do not write to it.
     """
     return _grid_faces(height, width, torch.device(device))

@@ -27,7 +27,7 @@ def rotation_matrix(angles: Tensor) -> Tensor:
         cos_y * sin_x,
         cos_y * cos_x,
     )
-    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+    return torch.stack(rows, dim=-1).reshape(*angles.shape[:-1], 3, 3)
 
 
 def view_matrix(view: Tensor, centre_depth: float = ROTATION_CENTRE_DEPTH) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ def warp_to_view(canonical: Tensor, depth: Tensor, view: Tensor, camera: Camera)
     focal = camera.focal_length(width)
     # align_corners=True puts −1 and 1 on the centres of the outermost pixels: u / ((W − 1) / 2) − 1.
     scale = points.new_tensor([focal / ((width - 1) / 2), focal / ((height - 1) / 2)])
-    grid = (points[:, :2] / points[:, 2:] * scale[:, None]).transpose(1, 2).unflatten(1, (height, width))
+    grid = (points[:, :2] / points[:, 2:] * scale[:, None]).transpose(1, 2).reshape(-1, height, width, 2)
     return F.grid_sample(canonical, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

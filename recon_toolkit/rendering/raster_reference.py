@@ -68,9 +68,9 @@ def nearest_faces(vertices: Tensor, faces: Tensor, height: int, width: int, near
         stop = max(begin + 1, int(torch.searchsorted(ends, offset + _CHUNK)))
         chunk = wanted[begin:stop]
         flat = torch.repeat_interleave(chunk, counts[chunk])  # one row per (face, sample) candidate
-        rank = torch.arange(len(flat), device=flat.device) - (ends[begin:stop] - counts[chunk] - offset).repeat_interleave(
-            counts[chunk]
-        )
+        rank = torch.arange(len(flat), device=flat.device) - (
+            ends[begin:stop] - counts[chunk] - offset
+        ).repeat_interleave(counts[chunk])
         u = x0[flat] + rank % columns[flat]
         v = y0[flat] + rank // columns[flat]
         edges = edge_functions(corners[flat, :, :2], u.to(vertices.dtype), v.to(vertices.dtype))

@@ -162,10 +162,10 @@ def _array(tensor: Tensor) -> Any:
     return tensor.detach().contiguous().numpy()
 
 
-def _scalars(tensor: Tensor, *values: float) -> Any:
-    """Limits in the vertices' precision, so that kernels compare like with like."""
+def _limits(tensor: Tensor, near: float, far: float) -> tuple[Any, Any]:
+    """The limits in the vertices' precision, so that kernels compare like with like."""
     kind = np.float32 if tensor.dtype == torch.float32 else np.float64
-    return tuple(kind(value) for value in values)
+    return kind(near), kind(far)
 
 
 class _NumbaRasterize(torch.autograd.Function):
@@ -182,9 +182,10 @@ class _NumbaRasterize(torch.autograd.Function):
         points = _array(vertices)
         coordinates = kernels.sample_coordinates(height, width, points.dtype)
         bands = kernels.row_bands(batch, height)
+        limits = _limits(vertices, near, far)
         with kernels.LOCK:
             kernels.rasterize_forward(
-                points, _array(faces), coordinates, bands, *_scalars(vertices, near, far),
+                points, _array(faces), coordinates, bands, limits[0], limits[1],
                 face.numpy(), barycentric.numpy(), depth.numpy(),
             )  # fmt: skip
         ctx.save_for_backward(vertices, faces, face)
@@ -192,7 +193,7 @@ class _NumbaRasterize(torch.autograd.Function):
         return face, barycentric, depth
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, _face: Tensor, grad_barycentric: Tensor, grad_depth: Tensor) -> tuple[Tensor | None, ...]:
         from recon_toolkit.rendering import raster_numba as kernels
 
@@ -202,7 +203,7 @@ class _NumbaRasterize(torch.autograd.Function):
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
         with kernels.LOCK:
             kernels.rasterize_backward(
-                points, _array(faces), kernels.sample_coordinates(*face.shape[1:], points.dtype), bands,
+                points, _array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype), bands,
                 face.numpy(), _array(grad_barycentric), _array(grad_depth), gradient.numpy(),
             )  # fmt: skip
         return gradient.sum(1), None, None, None, None, None
@@ -222,9 +223,10 @@ class _NumbaDepth(torch.autograd.Function):
         points = _array(vertices)
         coordinates = kernels.sample_coordinates(height * samples, width * samples, points.dtype)
         bands = kernels.row_bands(batch, height)
+        limits = _limits(vertices, near, far)
         with kernels.LOCK:
             kernels.depth_forward(
-                points, _array(faces), coordinates, bands, *_scalars(vertices, near, far), samples,
+                points, _array(faces), coordinates, bands, limits[0], limits[1], samples,
                 face.numpy(), depth.numpy(), covered.numpy(),
             )  # fmt: skip
         ctx.save_for_backward(vertices, faces, face, covered)
@@ -233,7 +235,7 @@ class _NumbaDepth(torch.autograd.Function):
         return depth, covered
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_depth: Tensor, _covered: Tensor) -> tuple[Tensor | None, ...]:
         from recon_toolkit.rendering import raster_numba as kernels
 
@@ -243,8 +245,8 @@ class _NumbaDepth(torch.autograd.Function):
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
         with kernels.LOCK:
             kernels.depth_backward(
-                points, _array(faces), kernels.sample_coordinates(*face.shape[1:], points.dtype), bands, ctx.samples,
-                face.numpy(), covered.numpy(), _array(grad_depth), gradient.numpy(),
+                points, _array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype),
+                bands, ctx.samples, face.numpy(), covered.numpy(), _array(grad_depth), gradient.numpy(),
             )  # fmt: skip
         return gradient.sum(1), None, None, None, None, None, None
 
@@ -263,7 +265,7 @@ class _NumbaInterpolate(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from recon_toolkit.rendering import raster_numba as kernels
 

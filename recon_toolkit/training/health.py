@@ -62,7 +62,9 @@ class Health:
         dead = [name for name, norm in gradient_norms.items() if norm == 0]
         if dead:
             found.append(
-                _finding("dead-gradients", f"no gradient reaches {', '.join(dead)}", "check the losses and the renderer")
+                _finding(
+                    "dead-gradients", f"no gradient reaches {', '.join(dead)}", "check the losses and the renderer"
+                )
             )
         new = [f for f in found if f.name not in self.seen]
         self.seen += [f.name for f in new]

@@ -67,4 +67,4 @@ def _tensorboard(run: Path) -> Any:
         raise ReconError(
             "TensorBoard is not installed", where="--tensorboard", remedy="pip install 'recon-toolkit[tensorboard]'"
         ) from error
-    return SummaryWriter(str(run / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(run / "tensorboard"))

@@ -86,7 +86,14 @@ class Trainer:
         log: MetricsLog,
         progress: Progress = QUIET,
     ) -> None:
-        self.config, self.steps, self.fabric, self.run, self.log, self.progress = config, steps, fabric, run, log, progress
+        self.config, self.steps, self.fabric, self.run, self.log, self.progress = (
+            config,
+            steps,
+            fabric,
+            run,
+            log,
+            progress,
+        )
         self.objective, self.pipeline, self.fingerprint = objective, pipeline, fingerprint
         self.raw_model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -170,7 +177,9 @@ class Trainer:
         if count == 0:
             return
         self.model.mark_forward_method("warm_start_loss")
-        optimizer = torch.optim.Adam(self.parameters, lr=float(getattr(self.raw_model, "warm_start_rate", 1e-3)), fused=True)
+        optimizer = torch.optim.Adam(
+            self.parameters, lr=float(getattr(self.raw_model, "warm_start_rate", 1e-3)), fused=True
+        )
         with self.progress.task("convex start", count, "step") as task:
             for step in range(count):
                 # Steps beyond the last keep these draws apart from those of training.
@@ -297,7 +306,7 @@ class Trainer:
 
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
     with torch.no_grad():
-        torch._foreach_copy_(parameters, values)
+        torch._foreach_copy_([*parameters], values)
 
 
 def _fits(data: PackedImages, device: torch.device) -> bool:
@@ -320,7 +329,7 @@ def _norm(module: nn.Module) -> float:
 
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in the list it gives instead of dying of it; a second one interrupts at once."""
+    """Collect the first Ctrl-C or SIGTERM in the list it gives instead of dying of it; a second one ends at once."""
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:

@@ -47,7 +47,7 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
         return values.mean()
     weights = mask[:, None]
     if weights.shape[-2:] != values.shape[-2:]:
-        weights = F.adaptive_avg_pool2d(weights, values.shape[-2:])
+        weights = F.adaptive_avg_pool2d(weights, (values.shape[-2], values.shape[-1]))
     return (values * weights).sum() / (weights.sum() * values.shape[1]).clamp(min=EPSILON)
 
 
@@ -95,7 +95,9 @@ class Objective:
             where = f"losses.{term.name}"
             if term.on_output:
                 if term.likelihood != "none":
-                    problems.append(_problem(where, "a term on the model's output has no likelihood", "likelihood: none"))
+                    problems.append(
+                        _problem(where, "a term on the model's output has no likelihood", "likelihood: none")
+                    )
             elif term.of not in output.pairs:
                 known = ", ".join(sorted(output.pairs))
                 problems.append(_problem(where, f"the model gives no image pair '{term.of}'", f"of: one of {known}"))
@@ -131,9 +133,7 @@ class Objective:
         self._check_residual(term, residual, pair)
         residual = residual.float()
         spread = None if term.likelihood == "none" else spread_for(pair, *residual.shape[-2:])
-        return masked_mean(
-            negative_log_likelihood(residual, spread, term.likelihood), pair.mask if term.mask else None
-        )
+        return masked_mean(negative_log_likelihood(residual, spread, term.likelihood), pair.mask if term.mask else None)
 
     @staticmethod
     def _check_residual(term: LossTerm, residual: object, pair: ImagePair) -> None:

@@ -231,9 +231,9 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
     def loss(images: int) -> Tensor:
         batch = trainer.batch(0)
         part = replace(batch, **{k: v[:images] for k, v in vars(batch).items() if isinstance(v, Tensor)})
-        output, losses = trainer.forward(part)
+        output = trainer.model(part)
         trainer.objective.check(output)
-        return losses.total
+        return trainer.objective(output).total
 
     need = peak_memory_estimate(trainer.raw_model, loss, trainer.config.batch_size, ema=bool(trainer.average))
     have = available_memory_mb(trainer.fabric.device)
@@ -350,6 +350,3 @@ def _scores(report: ScoreReport) -> dict[str, Any]:
         "side_ratio": report.side / constant.side,
         "mad_ratio": report.mad / constant.mad,
     }
-
-
-
