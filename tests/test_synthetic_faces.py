@@ -66,7 +66,7 @@ def test_pictures_of_one_person_share_the_person_only() -> None:
 
 
 def test_depth_lies_in_range_and_faces_fill_the_picture(faces: Pictures) -> None:
-    assert faces.depth[faces.mask].min() > 0.9 and faces.depth[faces.mask].max() < 1.1
+    assert faces.depth[faces.mask].min() >= 0.902 - 1e-6 and faces.depth[faces.mask].max() < 1.1
     assert (faces.depth[~faces.mask] == np.float32(1.1)).all()
     assert faces.mask.mean() > 0.6
     assert faces.mask[:, 24:40, 24:40].mean((1, 2)).min() > 0.9  # a turned head may just leave a corner of the middle

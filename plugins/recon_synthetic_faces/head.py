@@ -147,7 +147,7 @@ def template() -> Template:
     add(base, _grid_faces(*theta.shape), chart, np.maximum(reach, 0), HAIR)
 
     sculpted = np.concatenate(points)
-    everything = sculpted * np.array([1.09, 1.0, 1.0])
+    everything = sculpted * np.array([1.075, 1.0, 1.0])
     # The tables are a long-faced man's; the mean lies between the sexes.
     everything[:, 1] -= 0.05 * np.maximum(everything[:, 1], 0)
     part = np.repeat(np.array(parts, np.int32), [len(p) for p in points])

@@ -21,6 +21,8 @@ from recon_synthetic_faces.head import HAIR, SKIN
 DEPTH_RANGE = (0.9, 1.1)
 #: This depth of the head frame (mm) lies at the centre of rotation.
 _CENTRE_DEPTH = 60.0
+#: No head comes nearer than this; a little inside the depth range.
+_NEAREST = 0.902
 
 
 @njit(nogil=True)
@@ -44,6 +46,7 @@ def _deform(scenes, n, points, modes, part, chart, outward, gap, faces, rotation
             for k in range(3):
                 posed[v, k] += out * outward[v, k]
     unit = p.head_size / 1000
+    nearest = 1.0
     for v in range(points.shape[0]):
         x = posed[v, 0] * unit
         y = posed[v, 1] * unit + p.eye_line
@@ -51,7 +54,14 @@ def _deform(scenes, n, points, modes, part, chart, outward, gap, faces, rotation
         for k in range(3):
             posed[v, k] = rotation[k, 0] * x + rotation[k, 1] * y + rotation[k, 2] * z + p.pose[3 + k]
         posed[v, 2] += 1.0
+        nearest = min(nearest, posed[v, 2])
         normals[v, 0] = normals[v, 1] = normals[v, 2] = 0.0
+    if nearest < _NEAREST:  # the rare head that would leave the depth range is made smaller
+        shrink = (1 - _NEAREST) / (1 - nearest)
+        for v in range(points.shape[0]):
+            posed[v, 0] = (posed[v, 0] - p.pose[3]) * shrink + p.pose[3]
+            posed[v, 1] = (posed[v, 1] - p.pose[4]) * shrink + p.pose[4]
+            posed[v, 2] = (posed[v, 2] - 1) * shrink + 1
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         ux, uy, uz = posed[b, 0] - posed[a, 0], posed[b, 1] - posed[a, 1], posed[b, 2] - posed[a, 2]

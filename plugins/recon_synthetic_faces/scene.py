@@ -69,7 +69,7 @@ class Ranges:
     roll_spread: float = 6.0
     translation: float = 0.008
     centring: float = 0.9
-    size: tuple[float, float] = (0.92, 1.06)
+    size: tuple[float, float] = (0.90, 1.03)
     ambient: tuple[float, float] = (0.35, 0.65)
     diffuse: tuple[float, float] = (0.5, 0.85)
     light_x: float = 1.0

@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from recon_toolkit.geometry.camera import Camera
 
@@ -26,8 +25,12 @@ def normals_from_depth(depth: Tensor, camera: Camera) -> Tensor:
     points = backproject(depth, camera)
     tu = points[:, :, 1:-1, 2:] - points[:, :, 1:-1, :-2]
     tv = points[:, :, 2:, 1:-1] - points[:, :, :-2, 1:-1]
-    # At 256 pixels |tu × tv| is about 1e-6: far above the floor of 1e-12, so only true zeros are affected.
-    inner = F.normalize(torch.linalg.cross(tu, tv, dim=1), dim=1, eps=1e-12)
+    # The cross product by components: several times faster on the CPU than torch.linalg.cross and F.normalize.
+    (ux, uy, uz), (vx, vy, vz) = tu.unbind(1), tv.unbind(1)
+    x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    # At 256 pixels |tu × tv|² is about 1e-12: far above the floor, so only true zeros are affected.
+    scale = (x * x + y * y + z * z).clamp(min=1e-24).rsqrt()
+    inner = torch.stack((x * scale, y * scale, z * scale), dim=1)
     normals = torch.zeros_like(points)
     normals[:, 2] = 1
     normals[:, :, 1:-1, 1:-1] = inner
