@@ -25,7 +25,7 @@ from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.registry import Registered, describe
 
 #: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
-_NOT_IN_FINGERPRINT = ("description", "plugins", "evaluation")
+_NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation")
 _NOT_IN_TRAINING_FINGERPRINT = (
     "accelerator",
     "checkpoint_every",
@@ -84,7 +84,7 @@ class ResolvedPipeline:
     """A pipeline in which nothing is open.
 
     Args:
-        name: the file's name without its ending.
+        name: as the pipeline says, or the file's name without its ending.
         source: the file.
         pipeline: the validated contents; component options are all present, as YAML holds them.
         components: by keys, e.g. ``("renderer",)`` or ``("losses", "flipped")``.
@@ -108,7 +108,7 @@ class ResolvedPipeline:
 
         Options whose default is an object that YAML cannot hold are left to their default.
         """
-        document = self.pipeline.model_dump(mode="json")
+        document = self.pipeline.model_dump(mode="json") | {"name": self.name}
         return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
     @property
@@ -196,7 +196,8 @@ def load_pipeline(
         problems += found + check_pairs(components["model",], document.tree)
     if problems:
         raise ConfigError(_in_order(problems))
-    return ResolvedPipeline(path.stem, path, _complete(document.tree, components, host), components, shapes, host)
+    pipeline = _complete(document.tree, components, host)
+    return ResolvedPipeline(pipeline.name or path.stem, path, pipeline, components, shapes, host)
 
 
 def _plugin_problems(document: Document, host: PluginHost) -> list[ReconError]:

@@ -97,6 +97,7 @@ class LossTermConfig(ComponentConfig):
 class Pipeline(_Section):
     """A whole pipeline, resolved: nothing inherited, every option present."""
 
+    name: str = ""  # by default the file's name; a run records the pipeline's here
     description: str = ""
     model: ComponentConfig
     encoders: dict[str, ComponentConfig] = {}

@@ -1,0 +1,61 @@
+"""``recon run --pipeline unsup3d-quick`` as a user runs it, for several seeds: python benchmarks/quick.py --seeds 0 1 2
+
+Every run is a process of its own, the first with an empty cache, so its time holds imports, kernels compiled and data
+generated. Further settings go to the runs, e.g. ``--set training.steps=18000 --name hour``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from record import Record, describe
+
+
+def main() -> None:
+    """Run all seeds and write results/NAME.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--name", default="quick")
+    parser.add_argument("--set", action="append", default=[], dest="settings")
+    parser.add_argument("--keep", type=Path, help="keep the run folders here")
+    options = parser.parse_args()
+    record = Record(benchmark=options.name, environment=describe(["python", *sys.argv], torch.device("cpu")))
+    record.notes = [f"--set {setting}" for setting in options.settings]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch)
+        for position, seed in enumerate(options.seeds):
+            command = [sys.executable, "-m", "recon_toolkit", "run", "--pipeline", "unsup3d-quick", "--json"]
+            command += ["--out", str(folder / f"seed{seed}"), "--seed", str(seed)]
+            command += [part for setting in options.settings for part in ("--set", setting)]
+            surroundings = {**os.environ, "XDG_CACHE_HOME": str(Path(scratch) / "cache")}
+            started = time.perf_counter()
+            finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, env=surroundings)
+            minutes = (time.perf_counter() - started) / 60
+            result = json.loads(finished.stdout)
+            record.values |= {
+                f"seed {seed}: minutes{', fresh cache' if position == 0 else ''}": round(minutes, 2),
+                f"seed {seed}: MAD ratio": round(result["mad_ratio"], 4),
+                f"seed {seed}: SIDE ratio": round(result["side_ratio"], 4),
+                f"seed {seed}: MAD": round(result["mad"], 3),
+                f"seed {seed}: SIDE": round(result["side"], 4),
+                f"seed {seed}: relief slope": round(result["slope"], 3),
+                f"seed {seed}: correlation": round(result["correlation"], 3),
+                f"seed {seed}: constant depth MAD": round(result["baselines"]["constant"]["mad"], 3),
+                f"seed {seed}: constant depth SIDE": round(result["baselines"]["constant"]["side"], 4),
+                f"seed {seed}: peak memory, MiB": result["peak_memory_mb"],
+            }
+            record.notes += [f"seed {seed}: health finding {name}" for name in result["findings"]]
+            print({k: v for k, v in record.values.items() if k.startswith(f"seed {seed}:")}, flush=True)
+            record.write()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What every benchmark writes: its rows with the machine they were measured on, validated, as JSON."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel
+
+from recon_toolkit.training.environment import Environment, environment
+
+RESULTS = Path(__file__).parent / "results"
+
+
+class Timing(BaseModel):
+    """Repeated measurements of one case, in milliseconds."""
+
+    case: str
+    median_ms: float
+    low_ms: float  # first quartile
+    high_ms: float  # third quartile
+    repeats: int
+
+
+class Record(BaseModel):
+    """A benchmark's results."""
+
+    benchmark: str
+    environment: Environment
+    timings: list[Timing] = []
+    values: dict[str, float] = {}
+    notes: list[str] = []
+
+    def write(self) -> Path:
+        """Write ``results/BENCHMARK.json`` and return its path."""
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{self.benchmark}.json"
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return path
+
+
+def describe(command: list[str], device: torch.device, precision: str = "fp32") -> Environment:
+    """This machine, for a record."""
+    return environment(command=command, device=device, precision=precision, seed=0, fingerprint="", data={})
+
+
+def measure(case: str, work: Callable[[], object], *, device: torch.device, repeats: int, warm_up: int = 3) -> Timing:
+    """Time a piece of work after some rounds of warm-up; waits for the device before and after."""
+    samples = []
+    for round_ in range(warm_up + repeats):
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        if round_ >= warm_up:
+            samples.append(1e3 * (time.perf_counter() - started))
+    low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+    timing = Timing(case=case, median_ms=median, low_ms=low, high_ms=high, repeats=repeats)
+    print(f"{case:<48} {median:9.2f} ms   ({low:.2f} to {high:.2f}, {repeats} rounds)", flush=True)
+    return timing
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
