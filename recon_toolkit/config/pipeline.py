@@ -108,7 +108,7 @@ class ResolvedPipeline:
 
         Options whose default is an object that YAML cannot hold are left to their default.
         """
-        document = self.pipeline.model_dump(mode="json") | {"name": self.name}
+        document = self.pipeline.model_dump(mode="json")
         return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
     @property
@@ -197,7 +197,8 @@ def load_pipeline(
     if problems:
         raise ConfigError(_in_order(problems))
     pipeline = _complete(document.tree, components, host)
-    return ResolvedPipeline(pipeline.name or path.stem, path, pipeline, components, shapes, host)
+    pipeline = pipeline.model_copy(update={"name": pipeline.name or path.stem})
+    return ResolvedPipeline(pipeline.name, path, pipeline, components, shapes, host)
 
 
 def _plugin_problems(document: Document, host: PluginHost) -> list[ReconError]:
