@@ -45,6 +45,10 @@ class DataError(ReconError):
     """An image, a depth file or a data folder cannot be used."""
 
 
+class MissingSplit(DataError):
+    """The user's data has no images for a split; a run can do without validation and test images."""
+
+
 class CheckpointError(ReconError):
     """A checkpoint is missing, truncated, of another pipeline, or not safely loadable."""
 

@@ -10,7 +10,7 @@ from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.decode import Box, CentreCrop, Crop, crop_from_option
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.data.packing import Skipped, Source, find_images, pack_sources
-from recon_toolkit.errors import DataError
+from recon_toolkit.errors import DataError, MissingSplit
 
 CROP_LIST = "celeba_crop_bbox.txt"  # as Wu et al. publish it
 PARTITION = "list_eval_partition.txt"  # as CelebA publishes it
@@ -115,7 +115,7 @@ class CelebA:
                 continue
             sources.append(Source(words[0], images / words[0], self._crop(box)))
         if not sources:
-            raise DataError(f"lists no images of the split '{split}'", where=str(listed), remedy="check the list")
+            raise MissingSplit(f"lists no images of the split '{split}'", where=str(listed), remedy="check the list")
         if not any(source.path.exists() for source in sources):
             raise DataError(
                 f"none of the {len(sources)} images listed in {listed.name} are there",

@@ -10,7 +10,7 @@ from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.decode import crop_from_option
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.data.packing import Source, find_images, pack_sources
-from recon_toolkit.errors import DataError
+from recon_toolkit.errors import DataError, MissingSplit
 
 
 class ImageFolder:
@@ -70,7 +70,7 @@ class ImageFolder:
                 if split_of(name, self.val_fraction, self.test_fraction) == split
             }
             if not names:
-                raise DataError(
+                raise MissingSplit(
                     f"none of its {len(every)} images fell to the split '{split}'",
                     where=str(root),
                     remedy=f"make sub-folders train, val and test, or raise dataset.{split}_fraction"

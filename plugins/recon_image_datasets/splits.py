@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from recon_toolkit.data.context import DataContext
-from recon_toolkit.errors import DataError
+from recon_toolkit.errors import DataError, MissingSplit
 
 SPLITS = ("train", "val", "test")
 
@@ -39,13 +39,13 @@ def split_folder(root: Path, split: str) -> Path | None:
     """The sub-folder of ``split``, or None where ``root`` has no sub-folders for splits at all.
 
     Raises:
-        DataError: other splits have a sub-folder, this one has none.
+        MissingSplit: other splits have a sub-folder, this one has none.
     """
     present = [name for name in SPLITS if (root / name).is_dir()]
     if not present:
         return None
     if split not in present:
-        raise DataError(
+        raise MissingSplit(
             f"has sub-folders for {', '.join(present)}, none for '{split}'",
             where=str(root),
             remedy=f"make a folder '{split}' there, or name another split",

@@ -20,7 +20,7 @@ from recon_toolkit.assembly import build_dataset, build_losses, build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.errors import CheckpointError, DataError, ReconError
+from recon_toolkit.errors import CheckpointError, DataError, MissingSplit, ReconError
 from recon_toolkit.evaluation.report import ScoreReport
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.overview import reconstruction_columns
@@ -145,21 +145,26 @@ def open_splits(resolved: ResolvedPipeline, context: DataContext) -> Splits:
     pipeline = resolved.pipeline
     known = tuple(dataset.splits)
 
-    def split(name: str) -> PackedImages | None:
+    def split(name: str, loss: str) -> PackedImages | None:
         if name not in known:
             return None
-        opened: PackedImages = dataset.open(name, pipeline.image_size, context)
+        try:
+            opened: PackedImages = dataset.open(name, pipeline.image_size, context)
+        except MissingSplit as error:
+            context.progress.warn(f"{error}; {loss}")
+            return None
         return opened
 
-    train = split("train")
-    if train is None:
+    if "train" not in known:
         raise DataError("the data set has no split 'train'", where="dataset", remedy=f"it has {', '.join(known)}")
+    train: PackedImages = dataset.open("train", pipeline.image_size, context)
     wanted = pipeline.evaluation.split
     if wanted not in known:
         raise DataError(
             f"the data set has no split '{wanted}'", where="evaluation.split", remedy=f"use one of {', '.join(known)}"
         )
-    return Splits(train, split("val"), split(wanted))
+    validation = split("val", "contact sheets will show other images")
+    return Splits(train, validation, split(wanted, "the run will have no final score"))
 
 
 def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Module, ResolvedPipeline]:
