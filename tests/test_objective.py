@@ -147,3 +147,46 @@ def test_mirroring_twice_gives_the_batch_back_and_turns_vectors():
     assert once.view[0].tolist() == pytest.approx([0.1, -0.2, -0.3, -0.01, 0.02, 0.03])
     twice = mirror(once, chosen)
     assert torch.equal(twice.depth, batch.depth) and torch.equal(twice.view, batch.view)
+
+
+# -- shards ----------------------------------------------------------------------------------------------------------
+
+
+def test_gradients_of_shards_are_their_weighted_mean():
+    from torch import nn
+
+    from recon_toolkit.training.shards import ShardedGradients, split
+
+    generator = torch.Generator().manual_seed(0)
+    batch = Batch(image=torch.rand(5, 3, 8, 8, generator=generator), index=torch.arange(5))
+    assert [len(shard) for shard in split(batch, 2)] == [2, 3] and [len(s) for s in split(batch, 9)] == [1] * 5
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    unused = nn.Parameter(torch.zeros(2))
+    parameters = [*network.parameters(), unused]
+    objective = Objective([term()])
+
+    def forward(shard):
+        pair = ImagePair(network(shard.image), shard.image)
+        found = ModelOutput(pairs={"plain": pair}, factors={})
+        return found, objective(found)
+
+    _, losses = ShardedGradients(2)(forward, batch, parameters)
+    got = [p.grad for p in parameters]
+    # No mask: the weighted mean over shards is the mean over the batch.
+    network.zero_grad()
+    _, whole = forward(batch)
+    whole.total.backward()
+    torch.testing.assert_close(losses.total, whole.total.detach())
+    torch.testing.assert_close(losses.terms["colour"], whole.terms["colour"])
+    for gradient, parameter in zip(got[:2], network.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+    assert got[2] is None
+
+
+def test_batch_normalisation_is_not_shared_among_threads():
+    from torch import nn
+
+    from recon_toolkit.training.shards import check_shardable
+
+    with pytest.raises(ReconError, match=r"batch normalisation \(1\).*set it to 1"):
+        check_shardable(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))

@@ -35,6 +35,7 @@ class TrainingConfig(_Section):
     checkpoint_every: Count | None = None  # steps; at validations and at the end if None
     validation_images: Count = 256
     log_every: Count = 50  # steps
+    workers: Count = 1  # threads that share a batch on the CPU; the result depends on their number
     accelerator: str = "auto"
     devices: Count = 1
     tensorboard: bool = False

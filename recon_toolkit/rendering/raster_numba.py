@@ -7,6 +7,7 @@ multiply-add), so faces and depths agree to the last bit; only sums of gradients
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 
 import numba
 import numpy as np
@@ -15,8 +16,16 @@ from numpy.typing import NDArray
 
 from recon_toolkit.rendering.raster_reference import EDGE_ON
 
-#: Numba's fallback threading layer must not be entered by two threads at once.
-LOCK = threading.Lock()
+_LOCK = threading.Lock()
+
+
+def guard() -> AbstractContextManager[object]:
+    """What kernels run in: Numba's fallback threading layer must not be entered by two threads at once."""
+    try:
+        layer = numba.threading_layer()  # type: ignore[attr-defined]
+    except ValueError:  # no parallel kernel has run yet
+        return _LOCK
+    return _LOCK if layer == "workqueue" else nullcontext()
 
 
 def row_bands(batch: int, height: int) -> int:

@@ -183,7 +183,7 @@ class _NumbaRasterize(torch.autograd.Function):
         coordinates = kernels.sample_coordinates(height, width, points.dtype)
         bands = kernels.row_bands(batch, height)
         limits = _limits(vertices, near, far)
-        with kernels.LOCK:
+        with kernels.guard():
             kernels.rasterize_forward(
                 points, _array(faces), coordinates, bands, limits[0], limits[1],
                 face.numpy(), barycentric.numpy(), depth.numpy(),
@@ -201,7 +201,7 @@ class _NumbaRasterize(torch.autograd.Function):
         points = _array(vertices)
         bands = kernels.row_bands(len(points), face.shape[1])
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
-        with kernels.LOCK:
+        with kernels.guard():
             kernels.rasterize_backward(
                 points, _array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype), bands,
                 face.numpy(), _array(grad_barycentric), _array(grad_depth), gradient.numpy(),
@@ -224,7 +224,7 @@ class _NumbaDepth(torch.autograd.Function):
         coordinates = kernels.sample_coordinates(height * samples, width * samples, points.dtype)
         bands = kernels.row_bands(batch, height)
         limits = _limits(vertices, near, far)
-        with kernels.LOCK:
+        with kernels.guard():
             kernels.depth_forward(
                 points, _array(faces), coordinates, bands, limits[0], limits[1], samples,
                 face.numpy(), depth.numpy(), covered.numpy(),
@@ -243,7 +243,7 @@ class _NumbaDepth(torch.autograd.Function):
         points = _array(vertices)
         bands = kernels.row_bands(len(points), covered.shape[1])
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
-        with kernels.LOCK:
+        with kernels.guard():
             kernels.depth_backward(
                 points, _array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype),
                 bands, ctx.samples, face.numpy(), covered.numpy(), _array(grad_depth), gradient.numpy(),
@@ -257,7 +257,7 @@ class _NumbaInterpolate(torch.autograd.Function):
         from recon_toolkit.rendering import raster_numba as kernels
 
         out = attributes.new_empty(*face.shape, attributes.shape[2])
-        with kernels.LOCK:
+        with kernels.guard():
             kernels.interpolate_forward(
                 _array(attributes), _array(faces), _array(face), _array(barycentric), out.numpy()
             )
@@ -273,7 +273,7 @@ class _NumbaInterpolate(torch.autograd.Function):
         bands = kernels.row_bands(*face.shape[:2])
         grad_attributes = attributes.new_zeros(len(attributes), bands, *attributes.shape[1:])
         grad_barycentric = torch.empty_like(barycentric, memory_format=torch.contiguous_format)
-        with kernels.LOCK:
+        with kernels.guard():
             kernels.interpolate_backward(
                 _array(attributes), _array(faces), _array(face), _array(barycentric), _array(grad), bands,
                 grad_attributes.numpy(), grad_barycentric.numpy(),

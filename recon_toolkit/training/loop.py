@@ -26,6 +26,7 @@ from recon_toolkit.training.health import Finding, Health
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.objective import Losses, Objective
 from recon_toolkit.training.sampler import Sampler, mirror
+from recon_toolkit.training.shards import ShardedGradients, check_shardable
 
 #: Non-finite steps in a row after which training gives up.
 PATIENCE = 20
@@ -113,6 +114,10 @@ class Trainer:
         self.data: PackedImages | ResidentImages = data
         if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, fabric.device):
             self.data = data.resident(fabric.device)
+        self.shards: ShardedGradients | None = None
+        if config.workers > 1 and fabric.device.type == "cpu" and fabric.world_size == 1:
+            check_shardable(model)
+            self.shards = ShardedGradients(config.workers)
         self.state, self.health = State(), Health()
         self._skipped_in_a_row = 0
 
@@ -142,9 +147,7 @@ class Trainer:
         """One update; it is left out if the loss or the gradient is not finite. Returns also the gradient's norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        output, losses = self.forward(self.batch(step), self.sampler.epoch(step))
-        self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(losses.total)
+        output, losses = self._gradients(self.batch(step), self.sampler.epoch(step))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient or math.inf)
         if bool(torch.isfinite(norm) & torch.isfinite(losses.total.detach())):
             self.optimizer.step()
@@ -153,6 +156,14 @@ class Trainer:
         else:
             self._skip(step)
         return output, losses, norm
+
+    def _gradients(self, batch: Batch, epoch: float) -> tuple[ModelOutput, Losses]:
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.shards is not None:
+            return self.shards(lambda part: self.forward(part, epoch), batch, self.parameters)
+        output, losses = self.forward(batch, epoch)
+        self.fabric.backward(losses.total)
+        return output, losses
 
     def _skip(self, step: int) -> None:
         self.state.skipped += 1
@@ -226,6 +237,8 @@ class Trainer:
                     self.save()
                 if interrupted and state.step < self.steps:
                     raise Interrupted(interrupted[0], state.step)
+        if self.shards is not None:
+            self.shards.close()
 
     def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
         """Write the log entry of a step and check the run's health."""

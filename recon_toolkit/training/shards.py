@@ -1,0 +1,111 @@
+"""Gradients of one batch on several CPU threads: each takes a part of the images through the whole model.
+
+Small networks leave a CPU's cores idle when every operation is split among them; whole passes side by side do not,
+and they do not stall when another program takes a core. The result depends on the number of shards, not on timing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from recon_toolkit.errors import ReconError
+from recon_toolkit.structures import Batch, ModelOutput
+from recon_toolkit.training.objective import Losses
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Cut a batch into ``parts`` of nearly equal size; fewer if there are fewer images."""
+    bounds = [len(batch) * i // parts for i in range(parts + 1)]
+    shards = []
+    for low, high in pairwise(bounds):
+        if low < high:
+            rows = {f.name: getattr(batch, f.name)[low:high] for f in fields(batch) if _is_set(batch, f.name)}
+            shards.append(replace(batch, **rows))
+    return shards
+
+
+def _is_set(batch: Batch, name: str) -> bool:
+    return isinstance(getattr(batch, name), Tensor)
+
+
+def check_shardable(model: nn.Module) -> None:
+    """Raise ReconError if the model keeps statistics of its batches, which threads would write at once."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ReconError(
+                f"the model has batch normalisation ({name}), which cannot run on several threads",
+                where="training.workers",
+                remedy="set it to 1",
+            )
+
+
+class ShardedGradients:
+    """Runs shards of a batch on threads of their own, each with its share of the cores.
+
+    Args:
+        workers: threads; 2 or more.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._inner = max(1, (os.cpu_count() or 1) // workers)
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shard", initializer=self._start)
+
+    def _start(self) -> None:
+        import numba
+
+        numba.set_num_threads(min(self._inner, numba.get_num_threads()))
+
+    @contextmanager
+    def threads(self) -> Iterator[None]:
+        """Give each worker its share of the cores while the block runs."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(min(before, self._inner))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+    def __call__(
+        self,
+        forward: Callable[[Batch], tuple[ModelOutput, Losses]],
+        batch: Batch,
+        parameters: Sequence[nn.Parameter],
+    ) -> tuple[ModelOutput, Losses]:
+        """Set the parameters' gradients to the mean over shards, weighted by their images.
+
+        Returns:
+            The first shard's output, for a look at what the model does, and the mean losses.
+        """
+        shards = split(batch, self.workers)
+
+        def work(shard: Batch) -> tuple[ModelOutput, Losses, tuple[Tensor | None, ...]]:
+            output, losses = forward(shard)
+            return output, losses, torch.autograd.grad(losses.total, parameters, allow_unused=True)
+
+        with self.threads():
+            results = list(self._pool.map(work, shards))
+        shares = [len(shard) / len(batch) for shard in shards]
+        for position, parameter in enumerate(parameters):
+            parts = [(s, r[2][position]) for s, r in zip(shares, results, strict=True)]
+            terms = [part * share for share, part in parts if part is not None]
+            parameter.grad = torch.stack(terms).sum(0) if len(terms) > 1 else (terms[0] if terms else None)
+        losses = [result[1] for result in results]
+        total = torch.stack([s * loss.total.detach() for s, loss in zip(shares, losses, strict=True)]).sum()
+        terms_mean = {
+            name: torch.stack([s * loss.terms[name] for s, loss in zip(shares, losses, strict=True)]).sum()
+            for name in losses[0].terms
+        }
+        return results[0][0], Losses(total, terms_mean)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
