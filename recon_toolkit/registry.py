@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from recon_toolkit.components import KINDS, Component, Kind
-from recon_toolkit.errors import PluginError
+from recon_toolkit.errors import PluginError, ReconError
 from recon_toolkit.nearest import suggestion
 
 
@@ -145,3 +146,24 @@ class Registry:
         if broken:
             remedy += f"; or it belongs to a plugin that is not working: {', '.join(broken)}"
         return remedy
+
+
+@contextmanager
+def blamed(component: str) -> Iterator[None]:
+    """Turn an exception of a component in use into a PluginError that names it; a ReconError passes through.
+
+    Args:
+        component: what is running, e.g. ``the loss of losses.edges``.
+    """
+    try:
+        yield
+    except ReconError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise PluginError(f"{component} raised {describe(error)}", remedy="--debug shows where") from error
+        raise ReconError(
+            f"there is not enough memory: {describe(error)}", remedy="lower training.batch_size or the image size"
+        ) from error
+    except Exception as error:
+        raise PluginError(f"{component} raised {describe(error)}", remedy="--debug shows where") from error

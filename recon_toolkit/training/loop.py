@@ -20,13 +20,14 @@ from recon_toolkit.config.schema import TrainingConfig
 from recon_toolkit.data.packed import PackedImages, ResidentImages
 from recon_toolkit.errors import TrainingError
 from recon_toolkit.progress import QUIET, Progress, Task
+from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.health import Finding, Health
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.objective import Losses, Objective
 from recon_toolkit.training.sampler import Sampler, mirror
-from recon_toolkit.training.shards import ShardedGradients, check_shardable
+from recon_toolkit.training.shards import Forward, ShardedGradients, check_shardable
 
 #: Non-finite steps in a row after which training gives up.
 PATIENCE = 20
@@ -140,14 +141,17 @@ class Trainer:
 
     def forward(self, batch: Batch, epoch: float = 0.0) -> tuple[ModelOutput, Losses]:
         """The model's output and the losses for a batch."""
-        output: ModelOutput = self.model(batch)
+        with blamed("the pipeline's model, one of its encoders or its renderer"):
+            output: ModelOutput = self.model(batch)
         return output, self.objective(output, epoch)
 
     def train_step(self, step: int) -> tuple[ModelOutput, Losses, Tensor]:
         """One update; it is left out if the loss or the gradient is not finite. Returns also the gradient's norm."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        output, losses = self._gradients(self.batch(step), self.sampler.epoch(step))
+        self.optimizer.zero_grad(set_to_none=True)
+        epoch = self.sampler.epoch(step)
+        output, losses = self._backward(lambda part: self.forward(part, epoch), self.batch(step))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient or math.inf)
         if bool(torch.isfinite(norm) & torch.isfinite(losses.total.detach())):
             self.optimizer.step()
@@ -157,13 +161,16 @@ class Trainer:
             self._skip(step)
         return output, losses, norm
 
-    def _gradients(self, batch: Batch, epoch: float) -> tuple[ModelOutput, Losses]:
-        self.optimizer.zero_grad(set_to_none=True)
+    def _backward(self, forward: Forward, batch: Batch) -> tuple[ModelOutput, Losses]:
+        """Set the gradients of a batch, on several threads if the pipeline says so."""
         if self.shards is not None:
-            return self.shards(lambda part: self.forward(part, epoch), batch, self.parameters)
-        output, losses = self.forward(batch, epoch)
+            return self.shards(forward, batch, self.parameters)
+        output, losses = forward(batch)
         self.fabric.backward(losses.total)
         return output, losses
+
+    def _warm_start_loss(self, batch: Batch) -> tuple[ModelOutput, Losses]:
+        return ModelOutput(pairs={}, factors={}), Losses(self.model.warm_start_loss(batch), {})
 
     def _skip(self, step: int) -> None:
         self.state.skipped += 1
@@ -194,9 +201,8 @@ class Trainer:
         with self.progress.task("convex start", count, "step") as task:
             for step in range(count):
                 # Steps beyond the last keep these draws apart from those of training.
-                loss = self.model.warm_start_loss(self.batch(self.steps + step))
                 optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(loss)
+                self._backward(self._warm_start_loss, self.batch(self.steps + step))
                 optimizer.step()
                 task.advance()
         if self.average:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from recon_toolkit.assembly import LossTerm
 from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.registry import blamed
 from recon_toolkit.structures import ImagePair, ModelOutput
 
 Likelihood = Literal["none", "laplace", "gaussian"]
@@ -124,11 +125,11 @@ class Objective:
 
     def _evaluate(self, term: LossTerm, output: ModelOutput) -> Tensor:
         if term.on_output:
-            with self.autocast():
+            with self.autocast(), blamed(f"the loss of losses.{term.name}"):
                 value: Tensor = term.component(output)
             return value.float().mean()
         pair = output.pairs[term.of]
-        with self.autocast():
+        with self.autocast(), blamed(f"the loss of losses.{term.name}"):
             residual: Tensor = term.component(pair.prediction, pair.target)
         self._check_residual(term, residual, pair)
         residual = residual.float()

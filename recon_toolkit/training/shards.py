@@ -20,6 +20,9 @@ from recon_toolkit.errors import ReconError
 from recon_toolkit.structures import Batch, ModelOutput
 from recon_toolkit.training.objective import Losses
 
+#: Computes a model's output and the losses of some images.
+Forward = Callable[[Batch], tuple[ModelOutput, Losses]]
+
 
 def split(batch: Batch, parts: int) -> list[Batch]:
     """Cut a batch into ``parts`` of nearly equal size; fewer if there are fewer images."""
@@ -76,7 +79,7 @@ class ShardedGradients:
 
     def __call__(
         self,
-        forward: Callable[[Batch], tuple[ModelOutput, Losses]],
+        forward: Forward,
         batch: Batch,
         parameters: Sequence[nn.Parameter],
     ) -> tuple[ModelOutput, Losses]:
