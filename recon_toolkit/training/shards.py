@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import pairwise
 
+import numba
 import torch
 from torch import Tensor, nn
 
@@ -59,12 +60,12 @@ class ShardedGradients:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        # Numba starts its threads at the first of these calls, which must not come from two threads at once.
+        numba.set_num_threads(numba.get_num_threads())
         self._inner = max(1, (os.cpu_count() or 1) // workers)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shard", initializer=self._start)
 
     def _start(self) -> None:
-        import numba
-
         numba.set_num_threads(min(self._inner, numba.get_num_threads()))
 
     @contextmanager
