@@ -115,6 +115,12 @@ class Trainer:
         self.data: PackedImages | ResidentImages = data
         if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, fabric.device):
             self.data = data.resident(fabric.device)
+        # Fabric's wrapper is for several processes; it refuses gradients that are taken on threads of our own.
+        together = fabric.world_size > 1
+        self._forward: Any = self.model if together else model
+        if together and hasattr(model, "warm_start_loss"):
+            self.model.mark_forward_method("warm_start_loss")
+        self._warm_start: Any = getattr(self.model if together else model, "warm_start_loss", None)
         self.shards: ShardedGradients | None = None
         if config.workers > 1 and fabric.device.type == "cpu" and fabric.world_size == 1:
             check_shardable(model)
@@ -139,10 +145,15 @@ class Trainer:
         done = (step - self.config.warmup_steps) / max(self.steps - self.config.warmup_steps, 1)
         return rate * 0.5 * (1 + math.cos(math.pi * done))
 
+    def output(self, batch: Batch) -> ModelOutput:
+        """What the model makes of a batch, in the run's precision."""
+        with blamed("the pipeline's model, one of its encoders or its renderer"), self.fabric.autocast():
+            found: ModelOutput = self._forward(batch)
+        return found
+
     def forward(self, batch: Batch, epoch: float = 0.0) -> tuple[ModelOutput, Losses]:
         """The model's output and the losses for a batch."""
-        with blamed("the pipeline's model, one of its encoders or its renderer"):
-            output: ModelOutput = self.model(batch)
+        output = self.output(batch)
         return output, self.objective(output, epoch)
 
     def train_step(self, step: int) -> tuple[ModelOutput, Losses, Tensor]:
@@ -170,7 +181,9 @@ class Trainer:
         return output, losses
 
     def _warm_start_loss(self, batch: Batch) -> tuple[ModelOutput, Losses]:
-        return ModelOutput(pairs={}, factors={}), Losses(self.model.warm_start_loss(batch), {})
+        with self.fabric.autocast():
+            loss: Tensor = self._warm_start(batch)
+        return ModelOutput(pairs={}, factors={}), Losses(loss, {})
 
     def _skip(self, step: int) -> None:
         self.state.skipped += 1
@@ -194,7 +207,6 @@ class Trainer:
         count = int(getattr(self.raw_model, "warm_start_steps", 0))
         if count == 0:
             return
-        self.model.mark_forward_method("warm_start_loss")
         optimizer = torch.optim.Adam(
             self.parameters, lr=float(getattr(self.raw_model, "warm_start_rate", 1e-3)), fused=True
         )
@@ -218,6 +230,13 @@ class Trainer:
             Interrupted: Ctrl-C or SIGTERM came; a checkpoint was saved.
             TrainingError: the loss stayed non-finite; a checkpoint of the last finite weights was saved.
         """
+        try:
+            self._fit(validate)
+        finally:
+            if self.shards is not None:
+                self.shards.close()
+
+    def _fit(self, validate: Callable[[int], None]) -> None:
         config, state = self.config, self.state
         if state.step == 0:
             self.warm_start()
@@ -243,8 +262,6 @@ class Trainer:
                     self.save()
                 if interrupted and state.step < self.steps:
                     raise Interrupted(interrupted[0], state.step)
-        if self.shards is not None:
-            self.shards.close()
 
     def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
         """Write the log entry of a step and check the run's health."""

@@ -236,7 +236,7 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
     def loss(images: int) -> Tensor:
         batch = trainer.batch(0)
         part = replace(batch, **{k: v[:images] for k, v in vars(batch).items() if isinstance(v, Tensor)})
-        output = trainer.model(part)
+        output = trainer.output(part)
         trainer.objective.check(output)
         return trainer.objective(output).total
 
