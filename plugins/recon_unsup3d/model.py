@@ -49,6 +49,9 @@ class Unsup3D(nn.Module):
         convex_start_rate: learning rate of those steps.
     """
 
+    #: What training reads of a data set: no ground truth.
+    batch_fields = ("image",)
+
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],

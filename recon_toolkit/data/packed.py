@@ -14,7 +14,7 @@ import shutil
 import struct
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -135,24 +135,36 @@ class PackedImages:
         """Size of all fields together, for deciding where they fit."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    def raw_batch(self, indices: NDArray[np.integer[Any]] | Tensor | Sequence[int]) -> dict[str, Tensor]:
+    def raw_batch(
+        self, indices: NDArray[np.integer[Any]] | Tensor | Sequence[int], fields: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
         """Entries as stored, (B, *shape) per field, on the CPU: what to send to a GPU before decoding there."""
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"an index lies outside 0..{len(self) - 1}")
-        return {name: torch.from_numpy(np.ascontiguousarray(array[rows])) for name, array in self._arrays.items()}
+        return {
+            name: torch.from_numpy(np.ascontiguousarray(array[rows]))
+            for name, array in self._arrays.items()
+            if fields is None or name in fields
+        }
 
     def decode(self, raw: Mapping[str, Tensor], indices: Tensor) -> Batch:
         """Stored entries on any device → a :class:`Batch` there."""
         return decode_fields(self.fields, raw, indices)
 
-    def batch(self, indices: NDArray[np.integer[Any]] | Tensor | Sequence[int]) -> Batch:
+    def batch(
+        self, indices: NDArray[np.integer[Any]] | Tensor | Sequence[int], fields: Collection[str] | None = None
+    ) -> Batch:
         """The images at ``indices`` (B,) with their ground truth, on the CPU, in the ranges of :class:`Batch`.
+
+        Args:
+            indices: positions in the data set.
+            fields: what to read, ``image`` among it; everything by default.
 
         Raises:
             IndexError: an index lies outside the data set.
         """
-        return self.decode(self.raw_batch(indices), torch.as_tensor(np.asarray(indices, dtype=np.int64)))
+        return self.decode(self.raw_batch(indices, fields), torch.as_tensor(np.asarray(indices, dtype=np.int64)))
 
     def resident(self, device: torch.device | str) -> ResidentImages:
         """The whole data set in a device's memory, in storage types: nothing is copied while training."""
@@ -171,10 +183,10 @@ class ResidentImages:
     def __len__(self) -> int:
         return int(self._raw["image"].shape[0])
 
-    def batch(self, indices: Tensor) -> Batch:
+    def batch(self, indices: Tensor, fields: Collection[str] | None = None) -> Batch:
         """The images at ``indices`` (B,) int64, as :meth:`PackedImages.batch` gives them, on the device."""
         rows = indices.to(self._raw["image"].device)
-        raw = {name: tensor[rows] for name, tensor in self._raw.items()}
+        raw = {name: tensor[rows] for name, tensor in self._raw.items() if fields is None or name in fields}
         for name, tensor in raw.items():
             if self._fields[name].dtype == "uint16":
                 raw[name] = tensor.to(torch.int32) & 0xFFFF

@@ -132,7 +132,8 @@ class Trainer:
 
     def batch(self, step: int) -> Batch:
         """The images of a step, on the device, mirrored as the step's seed says."""
-        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step))).to(self.fabric.device)
+        fields = getattr(self.raw_model, "batch_fields", None)
+        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step)), fields).to(self.fabric.device)
         return mirror(batch, self.sampler.mirrored(step)) if self.config.augment_flip else batch
 
     def learning_rate(self, step: int) -> float:
