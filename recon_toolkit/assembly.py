@@ -44,8 +44,21 @@ class LossTerm:
 
 
 def build_dataset(resolved: ResolvedPipeline) -> Any:
-    """The data set: an object with ``splits`` and ``open(split, size, context)``."""
-    return resolved.components["dataset",].build()
+    """The data set: an object with ``splits`` and ``open(split, size, context)``.
+
+    Raises:
+        ReconError: it says by an attribute ``fov`` that its images have another field of view than the pipeline's.
+    """
+    part = resolved.components["dataset",]
+    dataset = part.build()
+    fov, camera = getattr(dataset, "fov", None), resolved.pipeline.camera.fov
+    if fov is not None and fov != camera:
+        raise ReconError(
+            f"the images have a field of view of {fov}°, the pipeline's camera one of {camera}°",
+            where=str(part.place),
+            remedy="depth would be wrong by a scale; make dataset.fov and camera.fov equal",
+        )
+    return dataset
 
 
 def build_renderer(resolved: ResolvedPipeline) -> Any | None:

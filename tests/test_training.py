@@ -260,3 +260,45 @@ def test_confidence_gradients_and_nan_are_watched_and_reported_once():
     assert [f.name for f in new] == ["nan"] and "3 steps" in new[0].message
     found, again = health.check({}, {}, {}, 1)
     assert [f.name for f in found] == ["nan"] and again == []
+
+
+def test_a_camera_that_contradicts_the_data_is_an_error(tiny, tmp_path):
+    with pytest.raises(ReconError, match=r"field of view of 10\.0°, the pipeline's camera one of 12\.0°"):
+        run_pipeline(resolve(tiny, "camera.fov=12"), out=tmp_path / "run", device="cpu")
+
+
+def test_workers_give_the_same_result_every_time(tiny, tmp_path):
+    for name in ("one", "two"):
+        run_pipeline(resolve(tiny, "training.workers=2"), out=tmp_path / name, device="cpu")
+    one, two = (load_file(tmp_path / name / files.WEIGHTS) for name in ("one", "two"))
+    assert all(torch.equal(one[k], two[k]) for k in one)
+
+
+RAISING_LOSS = """
+from recon_toolkit import loss
+
+@loss("fails")
+def fails(prediction, target, *, scale: float = 1.0):
+    raise KeyError("no such colour")
+"""
+
+
+def test_a_component_that_raises_in_use_is_named(tiny, tmp_path):
+    plugin = tmp_path / "fails.py"
+    plugin.write_text(RAISING_LOSS)
+    resolved = load_pipeline(tiny, ["losses.photometric.name=fails"], load_plugins([plugin]))
+    with pytest.raises(ReconError, match=r"losses\.photometric raised KeyError: 'no such colour'"):
+        run_pipeline(resolved, out=tmp_path / "run", device="cpu")
+
+
+def test_a_folder_with_only_training_images_can_be_trained_on(tiny, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "photos" / "train"
+    folder.mkdir(parents=True)
+    for i in range(10):
+        Image.new("RGB", (40, 40), (20 * i, 100, 200 - 20 * i)).save(folder / f"{i}.png")
+    resolved = resolve(tiny, "dataset={name: image-folder}", "training.steps=2")
+    summary = run_pipeline(resolved, out=tmp_path / "run", data=tmp_path / "photos", device="cpu")
+    assert summary.steps == 2 and summary.mad is None
+    assert (tmp_path / "run" / "contact_sheet.png").is_file()

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_dataset, build_losses, build_model
@@ -222,7 +223,13 @@ def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
         )
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its notes on precision are in environment.json
     try:
-        fabric = Fabric(accelerator=accelerator, devices=config.devices, precision=_PRECISION[config.precision])  # type: ignore[arg-type]
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=config.devices,
+            # Not every step reaches every network: the convex start trains one of them.
+            strategy=DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto",
+            precision=_PRECISION[config.precision],  # type: ignore[arg-type]
+        )
     except (ValueError, RuntimeError) as error:
         raise ReconError(str(error), where="--device", remedy="use auto, cpu, cuda or mps") from error
     if config.devices > 1:
