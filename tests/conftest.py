@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 TINY = """
 extends: unsup3d-quick
@@ -26,6 +27,12 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same numbers, alone or among others."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recon_toolkit.geometry import Camera, backproject, grid_faces
-from recon_toolkit.rendering import DepthMeshRenderer, interpolate, rasterize, rasterize_depth
+from recon_toolkit.rendering import DepthMeshRenderer, grid_vertices, interpolate, rasterize, rasterize_depth
 
 BACKENDS = ["reference", "numba"]
 QUAD = torch.tensor([[0, 1, 2], [2, 1, 3]])
@@ -307,3 +307,42 @@ def _moved(depth, view):
     from recon_toolkit.geometry import transform
 
     return transform(backproject(depth, CAMERA).flatten(2), view)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_grid_vertices_equal_the_chain_of_geometry_functions(samples, offset):
+    depth = 1 + 0.1 * torch.rand(2, 6, 7, dtype=torch.float64)
+    view = torch.rand(2, 6, dtype=torch.float64) * 0.5
+    options = {"samples": samples, "pixel_offset": offset}
+    one = grid_vertices(depth, view, CAMERA, backend="reference", **options)
+    two = grid_vertices(depth, view, CAMERA, backend="numba", **options)
+    torch.testing.assert_close(one, two)
+    pixels = CAMERA.project(_moved(depth, view), 6, 7).transpose(1, 2)
+    expected = (pixels[..., :2] - offset + 0.5) * samples - 0.5
+    torch.testing.assert_close(two[..., :2], expected)
+    torch.testing.assert_close(two[..., 2], pixels[..., 2])
+
+
+def test_gradients_of_grid_vertices(backend):
+    depth = (1 + 0.1 * torch.rand(2, 3, 4, dtype=torch.float64)).requires_grad_()
+    view = (torch.rand(2, 6, dtype=torch.float64) * 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, v: grid_vertices(d, v, CAMERA, samples=2, backend=backend), (depth, view))
+
+
+def test_points_at_and_behind_the_camera_give_finite_gradients(backend):
+    depth = torch.tensor([[[0.0, 1.0], [-1.0, 1.0]]], requires_grad=True)
+    view = torch.zeros(1, 6, requires_grad=True)
+    vertices = grid_vertices(depth, view, CAMERA, backend=backend)
+    vertices.sum().backward()
+    assert vertices.isfinite().all() and depth.grad.isfinite().all() and view.grad.isfinite().all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_reference_draws_the_same_on_a_gpu():
+    vertices, faces = soup(torch.float32)
+    cpu = rasterize(vertices, faces, 24, 24, backend="reference")
+    gpu = rasterize(vertices.cuda(), faces.cuda(), 24, 24)
+    assert torch.equal(cpu.face, gpu.face.cpu())
+    torch.testing.assert_close(cpu.barycentric, gpu.barycentric.cpu())

@@ -210,6 +210,7 @@ def test_a_loss_that_is_never_finite_ends_training_with_a_checkpoint(tiny, tmp_p
 def test_confidence_without_its_network_is_a_clear_error(tiny, tmp_path):
     with pytest.raises(ReconError, match="needs confidence maps"):
         run_pipeline(resolve(tiny, "encoders.confidence=null"), out=tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()  # so that the corrected command can use it
 
 
 # -- health ----------------------------------------------------------------------------------------------------------

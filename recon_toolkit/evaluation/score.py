@@ -140,7 +140,7 @@ def _by_key(path: Path, suffixes: frozenset[str] = DEPTH_SUFFIXES) -> dict[str, 
         raise DataError("the folder holds no files to score", where=str(path), remedy=f"put files there ({kinds})")
     reconstructed = [file for file in files if file.name == RECONSTRUCTED and file.parent != path]
     if reconstructed:
-        return {file.parent.relative_to(path).as_posix(): file for file in reconstructed}
+        return {_common(file.parent.relative_to(path).as_posix()): file for file in reconstructed}
     found: dict[str, Path] = {}
     for file in sorted(files, key=_exactness):
         found[_key(file.relative_to(path))] = file  # the most exact comes last and stays
@@ -154,7 +154,11 @@ def _exactness(path: Path) -> int:
 
 def _key(path: Path) -> str:
     """What a prediction, its truth and its mask have in common."""
-    return path.with_suffix("").as_posix().replace("image", "*").replace("depth", "*").replace("mask", "*")
+    return _common(path.with_suffix("").as_posix())
+
+
+def _common(name: str) -> str:
+    return name.replace("image", "*").replace("depth", "*").replace("mask", "*")
 
 
 def _add(

@@ -49,9 +49,9 @@ class Camera:
     def project(self, points: Tensor, height: int, width: int) -> Tensor:
         """Points (B, 3, ...) in camera coordinates → (B, 3, ...): pixel u, v and depth z.
 
-        A point at depth 0 has no projection; the result there is not finite.
+        A point at or behind the camera has no projection: its u and v are finite but mean nothing.
         """
         focal = self.focal_length(width)
         x, y, z = points.unbind(1)
-        inverse = focal / z
+        inverse = focal / torch.where(z > 0, z, 1)
         return torch.stack((x * inverse + (width - 1) / 2, y * inverse + (height - 1) / 2, z), dim=1)

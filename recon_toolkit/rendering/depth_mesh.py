@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon_toolkit.geometry import Camera, backproject, grid_faces, inverse_transform, transform
+from recon_toolkit.geometry import Camera, backproject, grid_faces, inverse_transform
+from recon_toolkit.rendering.grid_vertices import grid_vertices
 from recon_toolkit.rendering.rasterize import Backend, rasterize_depth
 from recon_toolkit.structures import Rendering
 
@@ -99,15 +100,20 @@ class DepthMeshRenderer(DepthRenderer):
 
     def render_depth(self, canonical_depth: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         height, width = canonical_depth.shape[-2:]
-        points = transform(backproject(canonical_depth, self.camera).flatten(2), view)
-        vertices = self.camera.project(points, height, width).transpose(1, 2)
-        if self.pixel_offset:
-            vertices = vertices - vertices.new_tensor([self.pixel_offset, self.pixel_offset, 0])
+        vertices = grid_vertices(
+            canonical_depth,
+            view,
+            self.camera,
+            samples=self.supersampling,
+            pixel_offset=self.pixel_offset,
+            backend=self.backend,
+        )
         return rasterize_depth(
             vertices,
             grid_faces(height, width, vertices.device),
             height,
             width,
             samples=self.supersampling,
+            in_samples=True,
             backend=self.backend,
         )

@@ -126,6 +126,7 @@ def rasterize_depth(
     width: int,
     *,
     samples: int = 2,
+    in_samples: bool = False,
     near: float = NEAR,
     far: float = FAR,
     backend: Backend = "auto",
@@ -138,6 +139,7 @@ def rasterize_depth(
         vertices, faces, near, far, backend: as for :func:`rasterize`.
         height, width: size of the picture in pixels.
         samples: samples along a pixel's side, 1 or more.
+        in_samples: u and v of the vertices count samples already: (pixel + 1/2) · samples − 1/2.
 
     Returns:
         depth (B, H, W), 0 where not covered; covered (B, H, W) bool, true where all the pixel's samples saw a face.
@@ -145,7 +147,7 @@ def rasterize_depth(
     _check(vertices, faces, height, width)
     if samples < 1:
         raise ValueError(f"a pixel needs at least one sample, not {samples}")
-    if samples > 1:  # pixel centres u become sample coordinates (u + 1/2) · samples − 1/2
+    if samples > 1 and not in_samples:  # pixel centres u become sample coordinates (u + 1/2) · samples − 1/2
         scale = vertices.new_tensor([samples, samples, 1])
         shift = vertices.new_tensor([(samples - 1) / 2, (samples - 1) / 2, 0])
         vertices = vertices * scale + shift

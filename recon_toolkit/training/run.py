@@ -30,6 +30,8 @@ from recon_toolkit.files import write_text
 from recon_toolkit.geometry import Camera
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
+from recon_toolkit.registry import blamed
+from recon_toolkit.structures import Batch
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.environment import environment, peak_memory_mb
 from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
@@ -93,6 +95,7 @@ def run_pipeline(
     torch.manual_seed(resolved.pipeline.seed)
     model = build_model(resolved)  # also fails on missing weights before any data is made
     objective = Objective(build_losses(resolved), fabric.autocast)
+    _check_terms(model, objective, resolved.pipeline.image_size)
     with fabric.rank_zero_first():
         splits = open_splits(resolved, DataContext(root=data, progress=progress))
     write_text(out / PIPELINE, resolved.to_yaml())
@@ -191,6 +194,13 @@ def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Modul
     return model.to(device).eval(), resolved
 
 
+def _check_terms(model: nn.Module, objective: Objective, image_size: int) -> None:
+    """Find terms that do not fit the model before data is made, where the model needs no more than an image."""
+    if tuple(getattr(model, "batch_fields", ())) == ("image",):
+        with torch.no_grad(), blamed("the pipeline's model, one of its encoders or its renderer"):
+            objective.check(model(Batch(image=torch.full((1, 3, image_size, image_size), 0.5), index=torch.zeros(1))))
+
+
 def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.Checkpoint | None:
     """Check the run folder before any work is done; returns the checkpoint to continue from."""
     used = (out / PIPELINE).exists()
@@ -221,7 +231,7 @@ def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
         raise ReconError(
             "no CUDA device is available to torch", where="--device", remedy="use --device cpu, or leave it out"
         )
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # its notes on precision are in environment.json
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes on precision are in environment.json
     try:
         fabric = Fabric(
             accelerator=accelerator,

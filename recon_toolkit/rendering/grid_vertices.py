@@ -1,0 +1,132 @@
+"""The vertices of a depth map's grid mesh as another view sees them, ready for the rasteriser.
+
+On the CPU one kernel does what takes PyTorch a dozen passes over memory; the readable form is the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numba import njit, prange
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recon_toolkit.geometry import Camera, backproject, transform, view_matrix
+from recon_toolkit.rendering.rasterize import Backend, choose_backend
+
+
+def grid_vertices(
+    depth: Tensor,  # [B, H, W]
+    view: Tensor,  # [B, 6]
+    camera: Camera,
+    *,
+    samples: int = 1,
+    pixel_offset: float = 0.0,
+    backend: Backend = "auto",
+) -> Tensor:  # [B, H·W, 3]
+    """Back-project a depth map, move its points by a view, project them: (u, v, z) per pixel, in row order.
+
+    Args:
+        depth: canonical depth (B, H, W).
+        view: (B, 6) rotation x, y, z in radians, translation x, y, z.
+        camera: the camera of both views.
+        samples: u and v count samples, this many along a pixel's side: (pixel + 1/2) · samples − 1/2.
+        pixel_offset: subtracted from u and v in pixels.
+        backend: ``auto``, ``reference`` or ``numba``.
+    """
+    height, width = depth.shape[-2:]
+    shift = (0.5 - pixel_offset) * samples - 0.5
+    if choose_backend(depth, backend) == "numba":
+        rotation, offset = view_matrix(view)
+        rays = camera.rays(height, width, dtype=depth.dtype)
+        focal = camera.focal_length(width) * samples
+        centre = ((width - 1) / 2 * samples + shift, (height - 1) / 2 * samples + shift)
+        return _NumbaVertices.apply(depth, rotation, offset[:, :, 0], rays, focal, *centre)  # type: ignore[no-any-return]
+    points = transform(backproject(depth, camera).flatten(2), view)
+    vertices = camera.project(points, height, width).transpose(1, 2)
+    return vertices * vertices.new_tensor([samples, samples, 1]) + vertices.new_tensor([shift, shift, 0])
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _forward(depth, rotation, offset, rays, constants, out):  # type: ignore[no-untyped-def]
+    batch, height, width = depth.shape
+    focal, cu, cv, zero, one = constants
+    for row in prange(batch * height):
+        n, y = row // height, row % height
+        r, o = rotation[n], offset[n]
+        for x in range(width):
+            d, a, b = depth[n, y, x], rays[0, y, x], rays[1, y, x]
+            pz = d * (r[2, 0] * a + r[2, 1] * b + r[2, 2]) + o[2]
+            # A point at or behind the camera is never drawn: any finite place will do.
+            inverse = focal / (pz if pz > zero else one)
+            out[n, y * width + x, 0] = (d * (r[0, 0] * a + r[0, 1] * b + r[0, 2]) + o[0]) * inverse + cu
+            out[n, y * width + x, 1] = (d * (r[1, 0] * a + r[1, 1] * b + r[1, 2]) + o[1]) * inverse + cv
+            out[n, y * width + x, 2] = pz
+
+
+@njit(parallel=True, nogil=True, cache=True)
+def _backward(depth, rotation, offset, rays, constants, grad, grad_depth, grad_rotation, grad_offset):  # type: ignore[no-untyped-def]
+    """Gradients; those of rotation (B, H, 3, 3) and offset (B, H, 3) are per row, to be summed."""
+    batch, height, width = depth.shape
+    focal, zero, one = constants[0], constants[3], constants[4]
+    for row in prange(batch * height):
+        n, y = row // height, row % height
+        r, o, gr, go = rotation[n], offset[n], grad_rotation[n, y], grad_offset[n, y]
+        for x in range(width):
+            d, a, b = depth[n, y, x], rays[0, y, x], rays[1, y, x]
+            qx = r[0, 0] * a + r[0, 1] * b + r[0, 2]
+            qy = r[1, 0] * a + r[1, 1] * b + r[1, 2]
+            qz = r[2, 0] * a + r[2, 1] * b + r[2, 2]
+            pz = d * qz + o[2]
+            gz = grad[n, y * width + x, 2]
+            gx, gy = zero, zero
+            if pz > zero:
+                inverse = one / pz
+                gx = grad[n, y * width + x, 0] * focal * inverse
+                gy = grad[n, y * width + x, 1] * focal * inverse
+                gz -= (gx * (d * qx + o[0]) + gy * (d * qy + o[1])) * inverse
+            grad_depth[n, y, x] = gx * qx + gy * qy + gz * qz
+            for i in range(3):
+                g = gx if i == 0 else (gy if i == 1 else gz)
+                go[i] += g
+                gr[i, 0] += g * d * a
+                gr[i, 1] += g * d * b
+                gr[i, 2] += g * d
+
+
+class _NumbaVertices(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, depth: Tensor, rotation: Tensor, offset: Tensor, rays: Tensor, focal: float, cu: float, cv: float
+    ) -> Tensor:
+        from recon_toolkit.rendering.raster_numba import guard
+
+        batch, height, width = depth.shape
+        out = depth.new_empty(batch, height * width, 3)
+        constants = torch.tensor([focal, cu, cv, 0.0, 1.0], dtype=depth.dtype)
+        with guard():
+            _forward(_array(depth), _array(rotation), _array(offset), _array(rays), constants.numpy(), out.numpy())
+        ctx.save_for_backward(depth, rotation, offset, rays, constants)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        from recon_toolkit.rendering.raster_numba import guard
+
+        depth, rotation, offset, rays, constants = ctx.saved_tensors
+        batch, height, _ = depth.shape
+        grad_depth = torch.empty_like(depth, memory_format=torch.contiguous_format)
+        grad_rotation = depth.new_zeros(batch, height, 3, 3)
+        grad_offset = depth.new_zeros(batch, height, 3)
+        with guard():
+            _backward(
+                _array(depth), _array(rotation), _array(offset), _array(rays), constants.numpy(), _array(grad),
+                grad_depth.numpy(), grad_rotation.numpy(), grad_offset.numpy(),
+            )  # fmt: skip
+        return grad_depth, grad_rotation.sum(1), grad_offset.sum(1), None, None, None, None
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().numpy()
