@@ -98,10 +98,7 @@ class ShardedGradients:
         with self.threads():
             results = list(self._pool.map(work, shards))
         shares = [len(shard) / len(batch) for shard in shards]
-        for position, parameter in enumerate(parameters):
-            parts = [(s, r[2][position]) for s, r in zip(shares, results, strict=True)]
-            terms = [part * share for share, part in parts if part is not None]
-            parameter.grad = torch.stack(terms).sum(0) if len(terms) > 1 else (terms[0] if terms else None)
+        _set_mean(parameters, [result[2] for result in results], shares)
         losses = [result[1] for result in results]
         total = torch.stack([s * loss.total.detach() for s, loss in zip(shares, losses, strict=True)]).sum()
         terms_mean = {
@@ -113,3 +110,21 @@ class ShardedGradients:
     def close(self) -> None:
         """End the threads."""
         self._pool.shutdown()
+
+
+def _set_mean(
+    parameters: Sequence[nn.Parameter], gradients: Sequence[Sequence[Tensor | None]], shares: Sequence[float]
+) -> None:
+    """Set gradients to their weighted sum over shards, in the shards' order; None where a shard has none."""
+    reached = [p for p, *found in zip(parameters, *gradients, strict=True) if all(g is not None for g in found)]
+    columns: list[list[Tensor]] = [[] for _ in gradients]
+    for found in zip(*gradients, strict=True):
+        if all(gradient is not None for gradient in found):
+            for column, gradient in zip(columns, found, strict=True):
+                column.append(gradient)
+    # Not in place: a gradient may be a view of a single number.
+    total = torch._foreach_mul(columns[0], shares[0])
+    for column, share in zip(columns[1:], shares[1:], strict=True):
+        torch._foreach_add_(total, column, alpha=share)
+    for parameter, gradient in zip(reached, total, strict=True):
+        parameter.grad = gradient
