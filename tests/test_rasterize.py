@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
-from recon_toolkit.geometry import Camera, backproject, grid_faces
+from recon_toolkit.geometry import Camera, backproject, grid_faces, inverse_transform
 from recon_toolkit.rendering import DepthMeshRenderer, grid_vertices, interpolate, rasterize, rasterize_depth
+from recon_toolkit.rendering.grid_vertices import canonical_grid
 
 BACKENDS = ["reference", "numba"]
 QUAD = torch.tensor([[0, 1, 2], [2, 1, 3]])
@@ -346,3 +347,21 @@ def test_the_reference_draws_the_same_on_a_gpu():
     gpu = rasterize(vertices.cuda(), faces.cuda(), 24, 24)
     assert torch.equal(cpu.face, gpu.face.cpu())
     torch.testing.assert_close(cpu.barycentric, gpu.barycentric.cpu())
+
+
+def test_the_canonical_grid_undoes_the_view(backend):
+    """Each pixel's point, moved back to the canonical frame and projected there, in units of half the picture."""
+    depth = 1 + 0.05 * torch.rand(2, 6, 7, dtype=torch.float64)
+    view = torch.rand(2, 6, dtype=torch.float64) * 0.3
+    rays = CAMERA.rays(6, 7, dtype=torch.float64)
+    grid = canonical_grid(depth, view, CAMERA, backend=backend)
+    points = inverse_transform((depth[:, None] * rays).flatten(2), view)
+    pixels = CAMERA.project(points, 6, 7)
+    expected = torch.stack((pixels[:, 0] / 3 - 1, pixels[:, 1] / 2.5 - 1), dim=-1).reshape(2, 6, 7, 2)
+    torch.testing.assert_close(grid, expected)
+
+
+def test_gradients_of_the_canonical_grid(backend):
+    depth = (1 + 0.1 * torch.rand(2, 3, 4, dtype=torch.float64)).requires_grad_()
+    view = (torch.rand(2, 6, dtype=torch.float64) * 0.5).requires_grad_()
+    assert torch.autograd.gradcheck(lambda d, v: canonical_grid(d, v, CAMERA, backend=backend), (depth, view))

@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon_toolkit.geometry import Camera, backproject, grid_faces, inverse_transform
-from recon_toolkit.rendering.grid_vertices import grid_vertices
+from recon_toolkit.geometry import Camera, grid_faces
+from recon_toolkit.rendering.grid_vertices import canonical_grid, grid_vertices
 from recon_toolkit.rendering.rasterize import Backend, rasterize_depth
 from recon_toolkit.structures import Rendering
 
 
-def warp_to_view(canonical: Tensor, depth: Tensor, view: Tensor, camera: Camera) -> Tensor:
+def warp_to_view(
+    canonical: Tensor, depth: Tensor, view: Tensor, camera: Camera, *, backend: Backend = "auto"
+) -> Tensor:
     """Colours of the canonical image at the surface points that the input view sees (Wu et al. 2020, code).
 
     Each pixel is back-projected with its depth, moved to the canonical frame, projected and sampled bilinearly
@@ -25,16 +27,12 @@ def warp_to_view(canonical: Tensor, depth: Tensor, view: Tensor, camera: Camera)
         depth: (B, H, W) depth in the input view.
         view: (B, 6) rotation x, y, z in radians, translation x, y, z.
         camera: the camera of both views.
+        backend: ``auto``, ``reference`` or ``numba``.
 
     Returns:
         (B, C, H, W) in the input view; meaningless where ``depth`` is background.
     """
-    height, width = depth.shape[-2:]
-    points = inverse_transform(backproject(depth, camera).flatten(2), view)
-    focal = camera.focal_length(width)
-    # align_corners=True puts −1 and 1 on the centres of the outermost pixels: u / ((W − 1) / 2) − 1.
-    scale = points.new_tensor([focal / ((width - 1) / 2), focal / ((height - 1) / 2)])
-    grid = (points[:, :2] / points[:, 2:] * scale[:, None]).transpose(1, 2).reshape(-1, height, width, 2)
+    grid = canonical_grid(depth, view, camera, backend=backend)
     return F.grid_sample(canonical, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 

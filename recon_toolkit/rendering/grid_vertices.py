@@ -1,4 +1,4 @@
-"""The vertices of a depth map's grid mesh as another view sees them, ready for the rasteriser.
+"""Where the points of a depth map lie in another view: as vertices for the rasteriser, or to sample colours at.
 
 On the CPU one kernel does what takes PyTorch a dozen passes over memory; the readable form is the reference.
 """
@@ -12,7 +12,7 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recon_toolkit.geometry import Camera, backproject, transform, view_matrix
+from recon_toolkit.geometry import Camera, backproject, inverse_transform, transform, view_matrix
 from recon_toolkit.rendering.rasterize import Backend, choose_backend
 
 
@@ -42,16 +42,49 @@ def grid_vertices(
         rays = camera.rays(height, width, dtype=depth.dtype)
         focal = camera.focal_length(width) * samples
         centre = ((width - 1) / 2 * samples + shift, (height - 1) / 2 * samples + shift)
-        return _NumbaVertices.apply(depth, rotation, offset[:, :, 0], rays, focal, *centre)  # type: ignore[no-any-return]
+        return _NumbaVertices.apply(depth, rotation, offset[:, :, 0], rays, focal, focal, *centre)  # type: ignore[no-any-return]
     points = transform(backproject(depth, camera).flatten(2), view)
     vertices = camera.project(points, height, width).transpose(1, 2)
     return vertices * vertices.new_tensor([samples, samples, 1]) + vertices.new_tensor([shift, shift, 0])
 
 
+def canonical_grid(
+    depth: Tensor,  # [B, H, W]
+    view: Tensor,  # [B, 6]
+    camera: Camera,
+    *,
+    backend: Backend = "auto",
+) -> Tensor:  # [B, H, W, 2]
+    """Where the surface that each pixel of the input view sees lies in the canonical picture.
+
+    Args:
+        depth: depth in the input view (B, H, W).
+        view: (B, 6) rotation x, y, z in radians, translation x, y, z.
+        camera: the camera of both views.
+        backend: ``auto``, ``reference`` or ``numba``.
+
+    Returns:
+        x and y for ``grid_sample`` with ``align_corners=True``: −1 and 1 are the centres of the outermost pixels.
+    """
+    height, width = depth.shape[-2:]
+    focal = camera.focal_length(width)
+    scale = (2 * focal / (width - 1), 2 * focal / (height - 1))
+    if choose_backend(depth, backend) == "numba":
+        rotation, offset = view_matrix(view)
+        back = rotation.transpose(1, 2)
+        rays = camera.rays(height, width, dtype=depth.dtype)
+        places = _NumbaVertices.apply(depth, back, -(back @ offset)[:, :, 0], rays, *scale, 0.0, 0.0)
+        return places[..., :2].reshape(-1, height, width, 2)  # type: ignore[no-any-return]
+    points = inverse_transform(backproject(depth, camera).flatten(2), view)
+    z = points[:, 2:]
+    grid = points[:, :2] / torch.where(z > 0, z, 1) * points.new_tensor(scale)[:, None]
+    return grid.transpose(1, 2).reshape(-1, height, width, 2)
+
+
 @njit(parallel=True, nogil=True, cache=True)
 def _forward(depth, rotation, offset, rays, constants, out):  # type: ignore[no-untyped-def]
     batch, height, width = depth.shape
-    focal, cu, cv, zero, one = constants
+    fu, fv, cu, cv, zero, one = constants
     for row in prange(batch * height):
         n, y = row // height, row % height
         r, o = rotation[n], offset[n]
@@ -59,9 +92,9 @@ def _forward(depth, rotation, offset, rays, constants, out):  # type: ignore[no-
             d, a, b = depth[n, y, x], rays[0, y, x], rays[1, y, x]
             pz = d * (r[2, 0] * a + r[2, 1] * b + r[2, 2]) + o[2]
             # A point at or behind the camera is never drawn: any finite place will do.
-            inverse = focal / (pz if pz > zero else one)
-            out[n, y * width + x, 0] = (d * (r[0, 0] * a + r[0, 1] * b + r[0, 2]) + o[0]) * inverse + cu
-            out[n, y * width + x, 1] = (d * (r[1, 0] * a + r[1, 1] * b + r[1, 2]) + o[1]) * inverse + cv
+            inverse = one / (pz if pz > zero else one)
+            out[n, y * width + x, 0] = (d * (r[0, 0] * a + r[0, 1] * b + r[0, 2]) + o[0]) * (fu * inverse) + cu
+            out[n, y * width + x, 1] = (d * (r[1, 0] * a + r[1, 1] * b + r[1, 2]) + o[1]) * (fv * inverse) + cv
             out[n, y * width + x, 2] = pz
 
 
@@ -69,7 +102,7 @@ def _forward(depth, rotation, offset, rays, constants, out):  # type: ignore[no-
 def _backward(depth, rotation, offset, rays, constants, grad, grad_depth, grad_rotation, grad_offset):  # type: ignore[no-untyped-def]
     """Gradients; those of rotation (B, H, 3, 3) and offset (B, H, 3) are per row, to be summed."""
     batch, height, width = depth.shape
-    focal, zero, one = constants[0], constants[3], constants[4]
+    fu, fv, zero, one = constants[0], constants[1], constants[4], constants[5]
     for row in prange(batch * height):
         n, y = row // height, row % height
         r, o, gr, go = rotation[n], offset[n], grad_rotation[n, y], grad_offset[n, y]
@@ -83,8 +116,8 @@ def _backward(depth, rotation, offset, rays, constants, grad, grad_depth, grad_r
             gx, gy = zero, zero
             if pz > zero:
                 inverse = one / pz
-                gx = grad[n, y * width + x, 0] * focal * inverse
-                gy = grad[n, y * width + x, 1] * focal * inverse
+                gx = grad[n, y * width + x, 0] * fu * inverse
+                gy = grad[n, y * width + x, 1] * fv * inverse
                 gz -= (gx * (d * qx + o[0]) + gy * (d * qy + o[1])) * inverse
             grad_depth[n, y, x] = gx * qx + gy * qy + gz * qz
             for i in range(3):
@@ -97,14 +130,12 @@ def _backward(depth, rotation, offset, rays, constants, grad, grad_depth, grad_r
 
 class _NumbaVertices(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, depth: Tensor, rotation: Tensor, offset: Tensor, rays: Tensor, focal: float, cu: float, cv: float
-    ) -> Tensor:
+    def forward(ctx: Any, depth: Tensor, rotation: Tensor, offset: Tensor, rays: Tensor, *camera: float) -> Tensor:
         from recon_toolkit.rendering.raster_numba import guard
 
         batch, height, width = depth.shape
         out = depth.new_empty(batch, height * width, 3)
-        constants = torch.tensor([focal, cu, cv, 0.0, 1.0], dtype=depth.dtype)
+        constants = torch.tensor([*camera, 0.0, 1.0], dtype=depth.dtype)  # fu, fv, cu, cv, and numbers of its type
         with guard():
             _forward(_array(depth), _array(rotation), _array(offset), _array(rays), constants.numpy(), out.numpy())
         ctx.save_for_backward(depth, rotation, offset, rays, constants)
@@ -125,7 +156,7 @@ class _NumbaVertices(torch.autograd.Function):
                 _array(depth), _array(rotation), _array(offset), _array(rays), constants.numpy(), _array(grad),
                 grad_depth.numpy(), grad_rotation.numpy(), grad_offset.numpy(),
             )  # fmt: skip
-        return grad_depth, grad_rotation.sum(1), grad_offset.sum(1), None, None, None, None
+        return grad_depth, grad_rotation.sum(1), grad_offset.sum(1), None, None, None, None, None
 
 
 def _array(tensor: Tensor) -> Any:
