@@ -223,6 +223,9 @@ def bump(scale=0.05):
     return (1 - scale * (1 - axis.square() - axis[:, None].square()).clamp(min=0)).expand(8, 32, 32)
 
 
+CHECKERS = (torch.arange(32)[:, None] + torch.arange(32)) % 2
+
+
 def names(diagnostics, spreads=None, gradients=None, skipped=0):
     found, _ = Health().check(diagnostics, spreads or {}, gradients or {}, skipped)
     return [finding.name for finding in found]
@@ -242,6 +245,7 @@ def views(x=0.0, y=0.0, z=0.0, jitter=0.2):
         ({"canonical_depth": torch.ones(8, 32, 32), "depth_range": RANGE}, ["flat-depth"]),
         ({"canonical_depth": 2 - bump(), "depth_range": RANGE}, ["inverted-depth"]),
         ({"canonical_depth": torch.where(bump() < 0.98, 0.9, 1.1), "depth_range": RANGE}, ["over-deep"]),
+        ({"canonical_depth": bump() + 0.02 * CHECKERS, "depth_range": RANGE}, ["rough-depth"]),
         (views(), []),
         (views(z=math.radians(45), jitter=0.02), ["view-collapse"]),
         (views(y=math.radians(59.9), jitter=0.001), ["view-limit", "view-collapse"]),
