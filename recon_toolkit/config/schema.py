@@ -28,6 +28,7 @@ class TrainingConfig(_Section):
     weight_decay: NotNegative = 5e-4
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    part_warmup_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # a longer warm-up of some networks, by role
     clip_gradient: Positive | None = None  # largest norm of the gradient
     precision: Literal["fp32", "bf16"] = "fp32"
     augment_flip: bool = True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recon_toolkit.config.schema import TrainingConfig
 from recon_toolkit.data.packed import PackedImages, ResidentImages
-from recon_toolkit.errors import TrainingError
+from recon_toolkit.errors import ReconError, TrainingError
 from recon_toolkit.progress import QUIET, Progress, Task
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
@@ -100,7 +100,7 @@ class Trainer:
         self.raw_model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(
-            self.parameters,
+            _parameter_groups(model, config.part_warmup_steps),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -160,7 +160,7 @@ class Trainer:
     def train_step(self, step: int) -> tuple[ModelOutput, Losses, Tensor]:
         """One update; it is left out if the loss or the gradient is not finite. Returns also the gradient's norm."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = self.learning_rate(step) * min(1.0, (step + 1) / max(group["warmup"], 1))
         self.optimizer.zero_grad(set_to_none=True)
         epoch = self.sampler.epoch(step)
         output, losses = self._backward(lambda part: self.forward(part, epoch), self.batch(step))
@@ -279,7 +279,7 @@ class Trainer:
             "loss": total,
             **{f"loss.{name}": float(value) for name, value in losses.terms.items()},
             "gradient_norm": float(norm),
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.optimizer.param_groups[-1]["lr"],
             "epoch": self.sampler.epoch(self.state.step),
             "seconds": self.state.seconds,
         }
@@ -357,6 +357,25 @@ def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from child.items()
         elif any(p.requires_grad for p in child.parameters()):
             yield name, child
+
+
+def _parameter_groups(model: nn.Module, warmup: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The trained parameters by their warm-up: one group for each network that has its own, and one for the rest."""
+    parts = dict(_parts(model))
+    unknown = sorted(warmup.keys() - parts.keys())
+    if unknown:
+        raise ReconError(
+            f"the model has no network '{unknown[0]}'",
+            where="training.part_warmup_steps",
+            remedy=f"it has {', '.join(sorted(parts))}",
+        )
+    groups = [
+        {"params": [p for p in parts[name].parameters() if p.requires_grad], "warmup": steps}
+        for name, steps in warmup.items()
+    ]
+    own = {id(p) for group in groups for p in group["params"]}  # type: ignore[attr-defined]
+    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
+    return [*groups, {"params": rest, "warmup": 0}]
 
 
 def _norm(module: nn.Module) -> float:
