@@ -307,3 +307,17 @@ def test_a_folder_with_only_training_images_can_be_trained_on(tiny, tmp_path):
     summary = run_pipeline(resolved, out=tmp_path / "run", data=tmp_path / "photos", device="cpu")
     assert summary.steps == 2 and summary.mad is None
     assert (tmp_path / "run" / "contact_sheet.png").is_file()
+
+
+def test_a_network_can_warm_up_more_slowly_than_the_rest():
+    from torch import nn
+
+    from recon_toolkit.training.parts import parameter_groups
+
+    model = nn.Module()
+    model.encoders = nn.ModuleDict({"depth": nn.Linear(2, 2), "view": nn.Linear(2, 3)})
+    own, rest = parameter_groups(model, {"depth": 500})
+    assert own["warmup"] == 500 and own["params"] == list(model.encoders["depth"].parameters())
+    assert rest["warmup"] == 0 and rest["params"] == list(model.encoders["view"].parameters())
+    with pytest.raises(ReconError, match="no network 'dept'.*depth, view"):
+        parameter_groups(model, {"dept": 500})

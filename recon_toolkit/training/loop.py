@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recon_toolkit.config.schema import TrainingConfig
 from recon_toolkit.data.packed import PackedImages, ResidentImages
-from recon_toolkit.errors import ReconError, TrainingError
+from recon_toolkit.errors import TrainingError
 from recon_toolkit.progress import QUIET, Progress, Task
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
@@ -26,6 +26,7 @@ from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.health import Finding, Health
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.objective import Losses, Objective
+from recon_toolkit.training.parts import gradient_norm, named_parts, parameter_groups
 from recon_toolkit.training.sampler import Sampler, mirror
 from recon_toolkit.training.shards import Forward, ShardedGradients, check_shardable
 
@@ -100,7 +101,7 @@ class Trainer:
         self.raw_model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(
-            _parameter_groups(model, config.part_warmup_steps),
+            parameter_groups(model, config.part_warmup_steps),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -267,7 +268,7 @@ class Trainer:
     def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
         """Write the log entry of a step and check the run's health."""
         spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
-        gradients = {name: _norm(module) for name, module in _parts(self.raw_model)}
+        gradients = {name: gradient_norm(module) for name, module in named_parts(self.raw_model)}
         findings, new = self.health.check(output.diagnostics, spreads, gradients, self.state.skipped - self._reported)
         self._reported = self.state.skipped
         self.state.findings = list(self.health.seen)
@@ -348,39 +349,6 @@ def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
 
 def _fits(data: PackedImages, device: torch.device) -> bool:
     return device.type == "cuda" and data.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
-
-
-def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The trained networks of a model by name: the members of its module dictionaries, else its children."""
-    for name, child in model.named_children():
-        if isinstance(child, nn.ModuleDict):
-            yield from child.items()
-        elif any(p.requires_grad for p in child.parameters()):
-            yield name, child
-
-
-def _parameter_groups(model: nn.Module, warmup: Mapping[str, int]) -> list[dict[str, Any]]:
-    """The trained parameters by their warm-up: one group for each network that has its own, and one for the rest."""
-    parts = dict(_parts(model))
-    unknown = sorted(warmup.keys() - parts.keys())
-    if unknown:
-        raise ReconError(
-            f"the model has no network '{unknown[0]}'",
-            where="training.part_warmup_steps",
-            remedy=f"it has {', '.join(sorted(parts))}",
-        )
-    groups = [
-        {"params": [p for p in parts[name].parameters() if p.requires_grad], "warmup": steps}
-        for name, steps in warmup.items()
-    ]
-    own = {id(p) for group in groups for p in group["params"]}  # type: ignore[attr-defined]
-    rest = [p for p in model.parameters() if p.requires_grad and id(p) not in own]
-    return [*groups, {"params": rest, "warmup": 0}]
-
-
-def _norm(module: nn.Module) -> float:
-    gradients = [p.grad for p in module.parameters() if p.grad is not None]
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))) if gradients else 0.0
 
 
 @contextmanager
