@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 from record import Record, describe
 
+from recon_toolkit.training.environment import Environment
+
 
 def main() -> None:
     """Run all seeds and write results/NAME.json."""
@@ -33,7 +35,7 @@ def main() -> None:
         folder = options.keep or Path(scratch)
         for position, seed in enumerate(options.seeds):
             command = [sys.executable, "-m", "recon_toolkit", "run", "--pipeline", "unsup3d-quick", "--json"]
-            command += ["--out", str(folder / f"seed{seed}"), "--seed", str(seed)]
+            command += ["--out", str(folder / f"seed{seed}"), "--seed", str(seed), "--device", "cpu"]
             command += [part for setting in options.settings for part in ("--set", setting)]
             surroundings = {**os.environ, "XDG_CACHE_HOME": str(Path(scratch) / "cache")}
             started = time.perf_counter()
@@ -53,6 +55,8 @@ def main() -> None:
                 f"seed {seed}: peak memory, MiB": result["peak_memory_mb"],
             }
             record.notes += [f"seed {seed}: health finding {name}" for name in result["findings"]]
+            made = Environment.model_validate_json((folder / f"seed{seed}" / "environment.json").read_bytes())
+            record.environment = made.model_copy(update={"command": record.environment.command})
             print({k: v for k, v in record.values.items() if k.startswith(f"seed {seed}:")}, flush=True)
             record.write()
 

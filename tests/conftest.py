@@ -16,7 +16,7 @@ encoders:
   confidence: {width: 8}
 dataset: {name: synthetic-faces, count: 48, validation: 8, test: 8}
 image_size: 32
-training: {steps: 6, batch_size: 8, validate_every: 4, log_every: 2, precision: fp32}
+training: {steps: 6, batch_size: 8, validate_every: 4, log_every: 2, precision: fp32, workers: 1}
 """
 
 

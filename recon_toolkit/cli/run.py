@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -93,6 +94,8 @@ def run(
     except Interrupted as stop:
         fail(f"{stop}; the same command with --resume --out {out} goes on from there")
         raise typer.Exit(130) from stop
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # one process of several speaks
+        return
     if json:
         print_json(summary)
     else:

@@ -29,7 +29,6 @@ _NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation")
 _NOT_IN_TRAINING_FINGERPRINT = (
     "accelerator",
     "checkpoint_every",
-    "devices",
     "keep_on_device",
     "log_every",
     "tensorboard",

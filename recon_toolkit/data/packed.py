@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import os
+import secrets
 import shutil
 import struct
 import threading
@@ -166,9 +166,17 @@ class PackedImages:
         """
         return self.decode(self.raw_batch(indices, fields), torch.as_tensor(np.asarray(indices, dtype=np.int64)))
 
-    def resident(self, device: torch.device | str) -> ResidentImages:
-        """The whole data set in a device's memory, in storage types: nothing is copied while training."""
-        raw = {name: torch.from_numpy(np.array(array)).to(device) for name, array in self._arrays.items()}
+    def bytes_of(self, fields: Collection[str] | None = None) -> int:
+        """Size of some fields, or of all."""
+        return sum(array.nbytes for name, array in self._arrays.items() if fields is None or name in fields)
+
+    def resident(self, device: torch.device | str, fields: Collection[str] | None = None) -> ResidentImages:
+        """The data set's fields in a device's memory, in storage types: nothing is copied while training."""
+        raw = {
+            name: torch.from_numpy(np.array(array)).to(device)
+            for name, array in self._arrays.items()
+            if fields is None or name in fields
+        }
         return ResidentImages(self.fields, raw)
 
 
@@ -209,7 +217,7 @@ class PackWriter:
         if "image" not in fields:
             raise ValueError("a packed data set needs the field 'image'")
         self.folder = Path(folder)
-        self.partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
+        self.partial = self.folder.with_name(f"{self.folder.name}.partial-{secrets.token_hex(4)}")
         self.count = count
         self.size = size
         self.fields = dict(fields)
@@ -317,10 +325,13 @@ class PackWriter:
         file.close()
 
     def _remove_stale(self) -> None:
-        """Delete what killed processes left of this folder: our own number's, and what nobody touched for a day."""
+        """Delete what killed processes left of this folder: what nobody touched for a day."""
         for partial in self.folder.parent.glob(f"{glob.escape(self.folder.name)}.partial-*"):
-            touched = max((path.stat().st_mtime for path in (partial, *partial.iterdir())), default=0.0)
-            if partial == self.partial or time.time() - touched > STALE_SECONDS:
+            try:
+                touched = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
+            except FileNotFoundError:  # another process has just finished it
+                continue
+            if time.time() - touched > STALE_SECONDS:
                 shutil.rmtree(partial, ignore_errors=True)
 
     def _discard(self) -> None:

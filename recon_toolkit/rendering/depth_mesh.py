@@ -47,6 +47,9 @@ class DepthRenderer(ABC):
             side; the far clamp is the background's value.
     """
 
+    #: Backend of the colour warp; a renderer may make it an option.
+    backend: Backend = "auto"
+
     def __init__(self, *, camera: Camera, depth_range: tuple[float, float]) -> None:
         self.camera = camera
         margin = (depth_range[1] - depth_range[0]) / 2
@@ -67,7 +70,8 @@ class DepthRenderer(ABC):
         depth, covered = self.render_depth(canonical_depth, view)
         mask = covered & (depth < self.background)
         depth = torch.where(mask, depth.clamp(self.nearest, self.background), self.background)
-        image = warp_to_view(canonical_image, depth, view, self.camera)
+        # Zero padding means mid-grey, as for the published images in [−1, 1]: feature losses see beyond the mask.
+        image = warp_to_view(canonical_image - 0.5, depth, view, self.camera, backend=self.backend) + 0.5
         return Rendering(image=image, depth=depth, mask=mask)
 
 

@@ -42,9 +42,10 @@ def peak_memory_estimate(model: nn.Module, loss: Callable[[int], Tensor], batch_
         batch_size: of the run.
         ema: whether an averaged copy of the weights is kept.
     """
-    probe = min(batch_size, 4)
-    fixed, both = saved_bytes(lambda: loss(probe)), saved_bytes(lambda: loss(2 * probe))
-    per_image = max(both - fixed, 0) / probe
+    small, large = max(1, min(batch_size, 8) // 2), min(batch_size, 8)
+    few, more = saved_bytes(lambda: loss(small)), saved_bytes(lambda: loss(large))
+    # A batch of one has no second size to compare with: all that is kept counts as the image's.
+    per_image = (more - few) / (large - small) if large > small else more
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     on_gpu = next(model.parameters()).device.type == "cuda"
     held = weights if on_gpu else psutil.Process().memory_info().rss
@@ -52,7 +53,8 @@ def peak_memory_estimate(model: nn.Module, loss: Callable[[int], Tensor], batch_
 
 
 def available_memory_mb(device: torch.device) -> float:
-    """Memory that is free on a device, in MiB."""
+    """Memory that a training process can have on a device, in MiB."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0]) / 2**20
-    return float(psutil.virtual_memory().available) / 2**20
+    # The estimate counts what this process holds already, so that is available to it too.
+    return float(psutil.virtual_memory().available + psutil.Process().memory_info().rss) / 2**20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,26 @@ class MetricsLog:
     """Appends entries to a run's ``metrics.jsonl``.
 
     Args:
-        run: the run folder.
+        run: the run folder; None writes nothing, for all processes but the first.
         continue_from: the step that a resumed run starts at; later entries are dropped, for they come again.
         tensorboard: also write TensorBoard event files under ``tensorboard/``.
     """
 
-    def __init__(self, run: Path, *, continue_from: int = 0, tensorboard: bool = False) -> None:
-        self.path = run / FILE
+    def __init__(self, run: Path | None, *, continue_from: int = 0, tensorboard: bool = False) -> None:
+        self.path, self._writer = None if run is None else run / FILE, None
+        if run is None or self.path is None:
+            return
         kept = [entry for entry in read_log(run) if entry["step"] <= continue_from] if continue_from else []
         write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._writer = _tensorboard(run) if tensorboard else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append an entry of a kind (``train``, ``validation``, ``health``) at a step."""
+        if self.path is None:
+            return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+                file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
         except OSError as error:
             raise disk_error(error, self.path) from error
         if self._writer is not None:
@@ -44,6 +49,11 @@ class MetricsLog:
         """Flush TensorBoard's files."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: a number that is not finite becomes null."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

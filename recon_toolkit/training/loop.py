@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from recon_toolkit.config.schema import TrainingConfig
 from recon_toolkit.data.packed import PackedImages, ResidentImages
-from recon_toolkit.errors import TrainingError
+from recon_toolkit.errors import ReconError, TrainingError
 from recon_toolkit.progress import QUIET, Progress, Task
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
@@ -112,10 +112,17 @@ class Trainer:
             if isinstance(term.component, nn.Module):
                 term.component.to(fabric.device)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else []
+        if config.batch_size % fabric.world_size:
+            raise ReconError(
+                f"a batch of {config.batch_size} images cannot be shared equally by {fabric.world_size} processes",
+                where="training.batch_size",
+                remedy="make it a multiple of training.devices",
+            )
         self.sampler = Sampler(len(data), config.batch_size, seed, fabric.global_rank, fabric.world_size)
         self.data: PackedImages | ResidentImages = data
-        if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, fabric.device):
-            self.data = data.resident(fabric.device)
+        self._fields: Collection[str] | None = getattr(model, "batch_fields", None)
+        if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, self._fields, fabric.device):
+            self.data = data.resident(fabric.device, self._fields)
         # Fabric's wrapper is for several processes; it refuses gradients that are taken on threads of our own.
         together = fabric.world_size > 1
         self._forward: Any = self.model if together else model
@@ -133,8 +140,7 @@ class Trainer:
 
     def batch(self, step: int) -> Batch:
         """The images of a step, on the device, mirrored as the step's seed says."""
-        fields = getattr(self.raw_model, "batch_fields", None)
-        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step)), fields).to(self.fabric.device)
+        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step)), self._fields).to(self.fabric.device)
         return mirror(batch, self.sampler.mirrored(step)) if self.config.augment_flip else batch
 
     def learning_rate(self, step: int) -> float:
@@ -166,7 +172,7 @@ class Trainer:
         epoch = self.sampler.epoch(step)
         output, losses = self._backward(lambda part: self.forward(part, epoch), self.batch(step))
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient or math.inf)
-        if bool(torch.isfinite(norm) & torch.isfinite(losses.total.detach())):
+        if not self._any(not bool(torch.isfinite(norm) & torch.isfinite(losses.total.detach()))):
             self.optimizer.step()
             self._skipped_in_a_row = 0
             self._update_average(step)
@@ -187,6 +193,13 @@ class Trainer:
             loss: Tensor = self._warm_start(batch)
         return ModelOutput(pairs={}, factors={}), Losses(loss, {})
 
+    def _any(self, flag: bool) -> bool:
+        """Whether the flag is set in any process: all have to take the same turn."""
+        if self.fabric.world_size == 1:
+            return flag
+        total = self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum")
+        return bool(torch.as_tensor(total) > 0)
+
     def _skip(self, step: int) -> None:
         self.state.skipped += 1
         self._skipped_in_a_row += 1
@@ -204,8 +217,11 @@ class Trainer:
 
     # -- the run -------------------------------------------------------------------------------------------------
 
-    def warm_start(self) -> None:
-        """What a model asks to be fitted before training starts (its ``warm_start_steps``), if anything."""
+    def warm_start(self, interrupted: Sequence[int] = ()) -> None:
+        """What a model asks to be fitted before training starts (its ``warm_start_steps``), if anything.
+
+        Raises Interrupted as soon as ``interrupted`` holds a signal: there is nothing to save yet.
+        """
         count = int(getattr(self.raw_model, "warm_start_steps", 0))
         if count == 0:
             return
@@ -219,6 +235,8 @@ class Trainer:
                 self._backward(self._warm_start_loss, self.batch(self.steps + step))
                 optimizer.step()
                 task.advance()
+                if self._any(bool(interrupted)):
+                    raise Interrupted(interrupted[0] if interrupted else signal.SIGTERM, 0)
         if self.average:
             self.average = [p.detach().clone() for p in self.parameters]
 
@@ -240,10 +258,10 @@ class Trainer:
 
     def _fit(self, validate: Callable[[int], None]) -> None:
         config, state = self.config, self.state
-        if state.step == 0:
-            self.warm_start()
         every = config.checkpoint_every or config.validate_every or self.steps
         with interruptible() as interrupted, self.progress.task("training", self.steps, "step") as task:
+            if state.step == 0:
+                self.warm_start(interrupted)
             task.advance(state.step)
             while state.step < self.steps:
                 started = time.monotonic()
@@ -260,10 +278,11 @@ class Trainer:
                 if state.step == self.steps or (config.validate_every and state.step % config.validate_every == 0):
                     with self.averaged():
                         validate(state.step)
-                if state.step == self.steps or state.step % every == 0 or interrupted:
+                stop = self._any(bool(interrupted))
+                if state.step == self.steps or state.step % every == 0 or stop:
                     self.save()
-                if interrupted and state.step < self.steps:
-                    raise Interrupted(interrupted[0], state.step)
+                if stop and state.step < self.steps:
+                    raise Interrupted(interrupted[0] if interrupted else signal.SIGTERM, state.step)
 
     def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
         """Write the log entry of a step and check the run's health."""
@@ -299,16 +318,17 @@ class Trainer:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The model with its averaged weights while the block runs, if an average is kept."""
-        if not self.average:
-            yield
-            return
-        kept = [p.detach().clone() for p in self.parameters]
-        _assign(self.parameters, self.average)
+        """The model as it is used: in evaluation mode, and with its averaged weights if an average is kept."""
+        kept = [p.detach().clone() for p in self.parameters] if self.average else []
+        if self.average:
+            _assign(self.parameters, self.average)
+        self.raw_model.eval()
         try:
             yield
         finally:
-            _assign(self.parameters, kept)
+            self.raw_model.train()
+            if kept:
+                _assign(self.parameters, kept)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
 
@@ -347,8 +367,8 @@ def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
         torch._foreach_copy_([*parameters], values)
 
 
-def _fits(data: PackedImages, device: torch.device) -> bool:
-    return device.type == "cuda" and data.nbytes < 0.5 * torch.cuda.mem_get_info(device)[0]
+def _fits(data: PackedImages, fields: Collection[str] | None, device: torch.device) -> bool:
+    return device.type == "cuda" and data.bytes_of(fields) < 0.5 * torch.cuda.mem_get_info(device)[0]
 
 
 @contextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -33,7 +31,7 @@ from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch
 from recon_toolkit.training import checkpoint as files
-from recon_toolkit.training.environment import environment, peak_memory_mb
+from recon_toolkit.training.environment import Environment, environment, peak_memory_mb
 from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
@@ -98,7 +96,6 @@ def run_pipeline(
     _check_terms(model, objective, resolved.pipeline.image_size)
     with fabric.rank_zero_first():
         splits = open_splits(resolved, DataContext(root=data, progress=progress))
-    write_text(out / PIPELINE, resolved.to_yaml())
     record = environment(
         command=command or [],
         device=fabric.device,
@@ -107,8 +104,13 @@ def run_pipeline(
         fingerprint=resolved.fingerprint,
         data=splits.fingerprints(),
     )
-    write_text(out / ENVIRONMENT, record.model_dump_json(indent=1))
-    log = MetricsLog(out, continue_from=saved.step if saved else 0, tensorboard=tensorboard or config.tensorboard)
+    if fabric.global_rank == 0:
+        _record(out, resolved, record, saved)
+    log = MetricsLog(
+        out if fabric.global_rank == 0 else None,
+        continue_from=saved.step if saved else 0,
+        tensorboard=tensorboard or config.tensorboard,
+    )
     trainer = Trainer(
         model=model,
         objective=objective,
@@ -123,10 +125,10 @@ def run_pipeline(
         log=log,
         progress=progress,
     )
+    _announce(trainer, progress)  # before restoring: it draws random numbers where the model does
     if saved is not None:
         trainer.restore(saved)
         progress.say(f"continuing {out} at step {saved.step}")
-    _announce(trainer, progress)
     runner = _Runner(resolved, trainer, splits, out, log, progress)
     trainer.fit(runner.validate)
     summary = runner.finish()
@@ -194,11 +196,30 @@ def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Modul
     return model.to(device).eval(), resolved
 
 
+def _record(out: Path, resolved: ResolvedPipeline, record: Environment, saved: files.Checkpoint | None) -> None:
+    """Write the pipeline and the environment; of a resumed run, check the data and keep the first session's record."""
+    path = out / ENVIRONMENT
+    if saved is not None and path.is_file():
+        before = Environment.model_validate_json(path.read_bytes()).data
+        if before != record.data:
+            changed = ", ".join(k for k in before.keys() | record.data.keys() if before.get(k) != record.data.get(k))
+            raise CheckpointError(
+                f"the data has changed since the run started: {changed}",
+                where=str(out),
+                remedy="put the data back as it was, or start a new run with another --out",
+            )
+        path = out / f"environment-resumed-at-{saved.step:08d}.json"
+    write_text(out / PIPELINE, resolved.to_yaml())
+    write_text(path, record.model_dump_json(indent=1))
+
+
 def _check_terms(model: nn.Module, objective: Objective, image_size: int) -> None:
     """Find terms that do not fit the model before data is made, where the model needs no more than an image."""
     if tuple(getattr(model, "batch_fields", ())) == ("image",):
+        model.eval()  # statistics of a batch of one mean nothing
         with torch.no_grad(), blamed("the pipeline's model, one of its encoders or its renderer"):
             objective.check(model(Batch(image=torch.full((1, 3, image_size, image_size), 0.5), index=torch.zeros(1))))
+        model.train()
 
 
 def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.Checkpoint | None:
@@ -257,7 +278,12 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
         trainer.objective.check(output)
         return trainer.objective(output).total
 
-    need = peak_memory_estimate(trainer.raw_model, loss, trainer.config.batch_size, ema=bool(trainer.average))
+    buffers = {name: buffer.clone() for name, buffer in trainer.raw_model.named_buffers()}
+    with torch.random.fork_rng(devices=[]):
+        batch_size = trainer.config.batch_size // trainer.fabric.world_size
+        need = peak_memory_estimate(trainer.raw_model, loss, batch_size, ema=bool(trainer.average))
+    for name, buffer in trainer.raw_model.named_buffers():
+        buffer.copy_(buffers[name])
     have = available_memory_mb(trainer.fabric.device)
     count = parameter_count(trainer.raw_model)
     progress.say(
@@ -312,12 +338,13 @@ class _Runner:
         if self.trainer.fabric.global_rank != 0:
             return
         pipeline = self.resolved.pipeline
-        data = self.splits.validation or self.splits.evaluation or self.splits.train
+        held_out = self.splits.validation or self.splits.evaluation
+        data = held_out or self.splits.train
         report = self._evaluate(data, pipeline.training.validation_images, "validating")
         if report is not None:
             values = report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
             constant = report.baselines.constant
-            values |= {"side_ratio": report.side / constant.side, "mad_ratio": report.mad / constant.mad}
+            values |= {"side_ratio": _ratio(report.side, constant.side), "mad_ratio": _ratio(report.mad, constant.mad)}
             self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
             self.progress.say(
                 f"step {step}: SIDE {report.side:.2f} ({values['side_ratio']:.2f} × constant depth), "
@@ -329,17 +356,19 @@ class _Runner:
             device=self.trainer.fabric.device,
             autocast=self._autocast,
         )
-        title = f"{self.resolved.name}, step {step}: held-out images"
+        title = f"{self.resolved.name}, step {step}: {'held-out' if held_out else 'training'} images"
         sheet = contact_sheet(reconstruction_columns(found, batch), title=title)
         for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
             save_png(path, sheet)
 
     def finish(self) -> RunSummary:
-        """Score the finished model, write its weights, the summary and the page."""
+        """Score the finished model, write its weights, the summary and the page; the first process does it for all."""
         trainer, pipeline = self.trainer, self.resolved.pipeline
         state = trainer.state
+        first = trainer.fabric.global_rank == 0
         with trainer.averaged():
-            report = self._evaluate(self.splits.evaluation, pipeline.evaluation.images, "scoring")
+            data = self.splits.evaluation if first else None
+            report = self._evaluate(data, pipeline.evaluation.images, "scoring")
             summary = RunSummary(
                 run=self.out,
                 pipeline=self.resolved.name,
@@ -352,12 +381,12 @@ class _Runner:
                 findings=state.findings,
                 **(_scores(report) if report else {}),
             )
-            if trainer.fabric.global_rank == 0:
+            if first:
                 tensors = {f"model.{k}": v.clone() for k, v in trainer.raw_model.state_dict().items()}
                 weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
                 files.save_checkpoint(self.out / files.WEIGHTS, weights)
-        if trainer.fabric.global_rank == 0:
-            write_text(self.out / SUMMARY, json.dumps(summary.model_dump(mode="json"), indent=1) + os.linesep)
+        if first:
+            write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n")
             write_page(self.out, summary)
         return summary
 
@@ -369,6 +398,11 @@ def _scores(report: ScoreReport) -> dict[str, Any]:
         **report.model_dump(include=fields),
         "excluded": report.empty,
         "baselines": report.baselines,
-        "side_ratio": report.side / constant.side,
-        "mad_ratio": report.mad / constant.mad,
+        "side_ratio": _ratio(report.side, constant.side),
+        "mad_ratio": _ratio(report.mad, constant.mad),
     }
+
+
+def _ratio(value: float, baseline: float) -> float:
+    """NaN where the true depth is as flat as the baseline."""
+    return value / baseline if baseline > 0 else math.nan

@@ -41,11 +41,15 @@ def _is_set(batch: Batch, name: str) -> bool:
 
 
 def check_shardable(model: nn.Module) -> None:
-    """Raise ReconError if the model keeps statistics of its batches, which threads would write at once."""
+    """Raise ReconError if the model keeps statistics of its batches, or draws random numbers, in its forward pass.
+
+    Threads would write the one at once and share the other in an order that timing decides.
+    """
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
+            what = "dropout" if isinstance(module, nn.modules.dropout._DropoutNd) else "batch normalisation"
             raise ReconError(
-                f"the model has batch normalisation ({name}), which cannot run on several threads",
+                f"the model has {what} ({name}), which cannot run on several threads",
                 where="training.workers",
                 remedy="set it to 1",
             )
