@@ -28,7 +28,7 @@ def to_device(value: T, device: torch.device | str) -> T:
     return replace(value, **moved)  # type: ignore[type-var]
 
 
-@dataclass  # not frozen: what passes through Fabric's wrapper must not be
+@dataclass(frozen=True)
 class Batch:
     """Images and whatever ground truth their data set has, all in the input view."""
 
@@ -57,7 +57,7 @@ class Rendering:
     mask: Tensor  # (B, H, W) bool: the pixel is covered
 
 
-@dataclass  # not frozen: what passes through Fabric's wrapper must not be
+@dataclass(frozen=True)
 class ImagePair:
     """A prediction to compare with a target, where, and how unsure the model is of it."""
 
@@ -67,7 +67,7 @@ class ImagePair:
     spreads: tuple[Tensor, ...] = ()  # each (B, 1, h, w) > 0, one per resolution: the confidence maps' sigma
 
 
-@dataclass  # not frozen: what passes through Fabric's wrapper must not be
+@dataclass(frozen=True)
 class ModelOutput:
     """What a model returns in training: image pairs by name, and its factors for terms that look at those.
 

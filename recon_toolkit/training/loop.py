@@ -60,7 +60,7 @@ class Trainer:
     """Trains a model on a packed data set.
 
     Args:
-        model: the model, not yet set up by Fabric.
+        model: the model.
         objective: turns the model's output into a scalar.
         data: packed training images.
         config: how to train.
@@ -98,16 +98,16 @@ class Trainer:
             progress,
         )
         self.objective, self.pipeline, self.fingerprint = objective, pipeline, fingerprint
-        self.raw_model = model
+        # Not wrapped by Fabric: gradients are taken on threads of our own, and every process averages them itself.
+        self.model = model.to(fabric.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(
+        self.optimizer = torch.optim.Adam(
             parameter_groups(model, config.part_warmup_steps),
             lr=config.learning_rate,
             betas=config.betas,
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.model, self.optimizer = fabric.setup(model, optimizer)
         for term in objective.terms:
             if isinstance(term.component, nn.Module):
                 term.component.to(fabric.device)
@@ -123,14 +123,8 @@ class Trainer:
         self._fields: Collection[str] | None = getattr(model, "batch_fields", None)
         if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, self._fields, fabric.device):
             self.data = data.resident(fabric.device, self._fields)
-        # Fabric's wrapper is for several processes; it refuses gradients that are taken on threads of our own.
-        together = fabric.world_size > 1
-        self._forward: Any = self.model if together else model
-        if together and hasattr(model, "warm_start_loss"):
-            self.model.mark_forward_method("warm_start_loss")
-        self._warm_start: Any = getattr(self.model if together else model, "warm_start_loss", None)
         self.shards: ShardedGradients | None = None
-        if config.workers > 1 and fabric.device.type == "cpu" and fabric.world_size == 1:
+        if config.workers > 1 and fabric.device.type == "cpu":
             check_shardable(model)
             self.shards = ShardedGradients(config.workers)
         self.state, self.health = State(), Health()
@@ -156,7 +150,7 @@ class Trainer:
     def output(self, batch: Batch) -> ModelOutput:
         """What the model makes of a batch, in the run's precision."""
         with blamed("the pipeline's model, one of its encoders or its renderer"), self.fabric.autocast():
-            found: ModelOutput = self._forward(batch)
+            found: ModelOutput = self.model(batch)
         return found
 
     def forward(self, batch: Batch, epoch: float = 0.0) -> tuple[ModelOutput, Losses]:
@@ -181,16 +175,24 @@ class Trainer:
         return output, losses, norm
 
     def _backward(self, forward: Forward, batch: Batch) -> tuple[ModelOutput, Losses]:
-        """Set the gradients of a batch, on several threads if the pipeline says so."""
+        """Set the gradients of a batch, on several threads if the pipeline says so; their mean over processes."""
         if self.shards is not None:
-            return self.shards(forward, batch, self.parameters)
-        output, losses = forward(batch)
-        self.fabric.backward(losses.total)
+            output, losses = self.shards(forward, batch, self.parameters)
+        else:
+            output, losses = forward(batch)
+            torch.autograd.backward(losses.total)
+        if self.fabric.world_size > 1:
+            # Every process runs the same graph, so the same parameters have gradients in each.
+            gradients = [p.grad for p in self.parameters if p.grad is not None]
+            whole = torch.cat([gradient.flatten() for gradient in gradients])
+            mean = torch.as_tensor(self.fabric.all_reduce(whole, reduce_op="mean"))
+            for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
         return output, losses
 
     def _warm_start_loss(self, batch: Batch) -> tuple[ModelOutput, Losses]:
         with self.fabric.autocast():
-            loss: Tensor = self._warm_start(batch)
+            loss: Tensor = self.model.warm_start_loss(batch)  # type: ignore[operator]
         return ModelOutput(pairs={}, factors={}), Losses(loss, {})
 
     def _any(self, flag: bool) -> bool:
@@ -222,11 +224,11 @@ class Trainer:
 
         Raises Interrupted as soon as ``interrupted`` holds a signal: there is nothing to save yet.
         """
-        count = int(getattr(self.raw_model, "warm_start_steps", 0))
+        count = int(getattr(self.model, "warm_start_steps", 0))
         if count == 0:
             return
         optimizer = torch.optim.Adam(
-            self.parameters, lr=float(getattr(self.raw_model, "warm_start_rate", 1e-3)), fused=True
+            self.parameters, lr=float(getattr(self.model, "warm_start_rate", 1e-3)), fused=True
         )
         with self.progress.task("convex start", count, "step") as task:
             for step in range(count):
@@ -287,7 +289,7 @@ class Trainer:
     def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
         """Write the log entry of a step and check the run's health."""
         spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
-        gradients = {name: gradient_norm(module) for name, module in named_parts(self.raw_model)}
+        gradients = {name: gradient_norm(module) for name, module in named_parts(self.model)}
         findings, new = self.health.check(output.diagnostics, spreads, gradients, self.state.skipped - self._reported)
         self._reported = self.state.skipped
         self.state.findings = list(self.health.seen)
@@ -322,11 +324,11 @@ class Trainer:
         kept = [p.detach().clone() for p in self.parameters] if self.average else []
         if self.average:
             _assign(self.parameters, self.average)
-        self.raw_model.eval()
+        self.model.eval()
         try:
             yield
         finally:
-            self.raw_model.train()
+            self.model.train()
             if kept:
                 _assign(self.parameters, kept)
 
@@ -335,12 +337,12 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of the current state, by the first process."""
         if self.fabric.global_rank == 0:
-            tensors = {f"model.{k}": v for k, v in self.raw_model.state_dict().items()}
+            tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
             tensors |= {f"optimizer.{k}": v for k, v in files.optimizer_tensors(self.optimizer).items()}
             tensors["random.torch"] = torch.get_rng_state()
             if self.average:
                 with self.averaged():
-                    tensors |= {f"average.{k}": v.clone() for k, v in self.raw_model.state_dict().items()}
+                    tensors |= {f"average.{k}": v.clone() for k, v in self.model.state_dict().items()}
             saved = files.Checkpoint(self.state.step, self.pipeline, self.fingerprint, tensors, vars(self.state))
             files.save_checkpoint(files.checkpoint_path(self.run, self.state.step), saved)
             files.prune(self.run)
@@ -349,13 +351,13 @@ class Trainer:
     def restore(self, saved: files.Checkpoint) -> None:
         """Continue from a checkpoint of the same pipeline."""
         source = str(files.checkpoint_path(self.run, saved.step))
-        files.load_weights(self.raw_model, saved.part("model"), source)
+        files.load_weights(self.model, saved.part("model"), source)
         files.restore_optimizer(self.optimizer, saved.part("optimizer"))
         if self.average:
-            kept = {k: v.clone() for k, v in self.raw_model.state_dict().items()}
-            files.load_weights(self.raw_model, saved.part("average"), source)
+            kept = {k: v.clone() for k, v in self.model.state_dict().items()}
+            files.load_weights(self.model, saved.part("average"), source)
             self.average = [p.detach().clone() for p in self.parameters]
-            files.load_weights(self.raw_model, kept, source)
+            files.load_weights(self.model, kept, source)
         torch.set_rng_state(saved.tensors["random.torch"])
         self.state = State(**saved.extra)
         self.health = Health(seen=list(self.state.findings))

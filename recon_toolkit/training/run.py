@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_dataset, build_losses, build_model
@@ -257,8 +256,6 @@ def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
         fabric = Fabric(
             accelerator=accelerator,
             devices=config.devices,
-            # Not every step reaches every network: the convex start trains one of them.
-            strategy=DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto",
             precision=_PRECISION[config.precision],  # type: ignore[arg-type]
         )
     except (ValueError, RuntimeError) as error:
@@ -278,14 +275,14 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
         trainer.objective.check(output)
         return trainer.objective(output).total
 
-    buffers = {name: buffer.clone() for name, buffer in trainer.raw_model.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
     with torch.random.fork_rng(devices=[]):
         batch_size = trainer.config.batch_size // trainer.fabric.world_size
-        need = peak_memory_estimate(trainer.raw_model, loss, batch_size, ema=bool(trainer.average))
-    for name, buffer in trainer.raw_model.named_buffers():
+        need = peak_memory_estimate(trainer.model, loss, batch_size, ema=bool(trainer.average))
+    for name, buffer in trainer.model.named_buffers():
         buffer.copy_(buffers[name])
     have = available_memory_mb(trainer.fabric.device)
-    count = parameter_count(trainer.raw_model)
+    count = parameter_count(trainer.model)
     progress.say(
         f"{count / 1e6:.2f} M parameters, {len(trainer.data)} training images, {trainer.steps} steps of "
         f"{trainer.config.batch_size} on {trainer.fabric.device} in {trainer.config.precision}; "
@@ -317,7 +314,7 @@ class _Runner:
         if data is None:
             return None
         found = evaluate(
-            self.trainer.raw_model,  # type: ignore[arg-type]
+            self.trainer.model,  # type: ignore[arg-type]
             data,
             self.camera,
             device=self.trainer.fabric.device,
@@ -351,7 +348,7 @@ class _Runner:
                 f"MAD {report.mad:.1f}° ({values['mad_ratio']:.2f} ×), relief slope {report.slope:.2f}"
             )
         batch, found = examples(
-            self.trainer.raw_model,  # type: ignore[arg-type]
+            self.trainer.model,  # type: ignore[arg-type]
             data,
             device=self.trainer.fabric.device,
             autocast=self._autocast,
@@ -382,7 +379,7 @@ class _Runner:
                 **(_scores(report) if report else {}),
             )
             if first:
-                tensors = {f"model.{k}": v.clone() for k, v in trainer.raw_model.state_dict().items()}
+                tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
                 weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
                 files.save_checkpoint(self.out / files.WEIGHTS, weights)
         if first:
