@@ -6,7 +6,7 @@ import glob
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,16 +21,10 @@ from recon_toolkit.export.overview import overview
 from recon_toolkit.export.pictures import save_png
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.structures import Reconstruction
+from recon_toolkit.structures import Reconstruction, Reconstructs
 
 CONTACT_SHEET = "contact_sheet.png"
 SHEET_ROWS = 64  # more would make a picture that few programs open
-
-
-class Reconstructs(Protocol):
-    """A trained model, as it is needed here."""
-
-    def reconstruct(self, images: Tensor) -> Reconstruction: ...
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -99,10 +99,15 @@ class Reconstruction:
     light: Tensor | None = None  # (B, 5): ambient, diffuse, direction
     view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
     confidence: Tensor | None = None  # (B, 1, H, W) spread sigma of the plain reconstruction
-    extras: Mapping[str, Any] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> Reconstruction:
         return to_device(self, device)
 
     def __len__(self) -> int:
         return int(self.image.shape[0])
+
+
+class Reconstructs(Protocol):
+    """A trained model, as evaluation and inference need it: images (B, 3, H, W) in [0, 1] → a reconstruction."""
+
+    def reconstruct(self, images: Tensor) -> Reconstruction: ...

@@ -6,12 +6,13 @@ import pytest
 import torch
 from recon_unsup3d.losses import Perceptual, depth_smoothness, photometric
 from recon_unsup3d.model import Unsup3D
-from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor, parameter_count
+from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor
 
 from recon_toolkit import Batch
 from recon_toolkit.errors import ReconError
 from recon_toolkit.geometry import Camera
 from recon_toolkit.rendering import DepthMeshRenderer
+from recon_toolkit.training.estimate import parameter_count
 
 
 def model(size=32, confidence=True, **options):

@@ -138,8 +138,3 @@ class ConvConfidence(nn.Module):
         """(B, in_channels, H, W) → (B, out_channels, H, W) and (B, out_channels, H/4, W/4)."""
         features = self.network(image)
         return self.fine(features), self.coarse(features)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad)

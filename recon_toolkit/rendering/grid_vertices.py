@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recon_toolkit.geometry import Camera, backproject, inverse_transform, transform, view_matrix
-from recon_toolkit.rendering.rasterize import Backend, choose_backend
+from recon_toolkit.rendering.rasterize import Backend, as_array, choose_backend
 
 
 def grid_vertices(
@@ -137,7 +137,9 @@ class _NumbaVertices(torch.autograd.Function):
         out = depth.new_empty(batch, height * width, 3)
         constants = torch.tensor([*camera, 0.0, 1.0], dtype=depth.dtype)  # fu, fv, cu, cv, and numbers of its type
         with guard():
-            _forward(_array(depth), _array(rotation), _array(offset), _array(rays), constants.numpy(), out.numpy())
+            _forward(
+                as_array(depth), as_array(rotation), as_array(offset), as_array(rays), constants.numpy(), out.numpy()
+            )
         ctx.save_for_backward(depth, rotation, offset, rays, constants)
         return out
 
@@ -152,12 +154,10 @@ class _NumbaVertices(torch.autograd.Function):
         grad_rotation = depth.new_zeros(batch, height, 3, 3)
         grad_offset = depth.new_zeros(batch, height, 3)
         with guard():
-            _backward(
-                _array(depth), _array(rotation), _array(offset), _array(rays), constants.numpy(), _array(grad),
-                grad_depth.numpy(), grad_rotation.numpy(), grad_offset.numpy(),
-            )  # fmt: skip
+            _backward(  # type: ignore[call-arg]
+                *map(as_array, (depth, rotation, offset, rays, constants, grad)),
+                grad_depth.numpy(),
+                grad_rotation.numpy(),
+                grad_offset.numpy(),
+            )
         return grad_depth, grad_rotation.sum(1), grad_offset.sum(1), None, None, None, None, None
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().contiguous().numpy()

@@ -160,7 +160,8 @@ def rasterize_depth(
     return torch.where(covered, mean, 0), covered
 
 
-def _array(tensor: Tensor) -> Any:
+def as_array(tensor: Tensor) -> Any:
+    """What kernels take: a contiguous NumPy array that shares the tensor's memory where it can."""
     return tensor.detach().contiguous().numpy()
 
 
@@ -181,13 +182,13 @@ class _NumbaRasterize(torch.autograd.Function):
         face = torch.empty(batch, height, width, dtype=torch.int32)
         barycentric = vertices.new_empty(batch, height, width, 3)
         depth = vertices.new_empty(batch, height, width)
-        points = _array(vertices)
+        points = as_array(vertices)
         coordinates = kernels.sample_coordinates(height, width, points.dtype)
         bands = kernels.row_bands(batch, height)
         limits = _limits(vertices, near, far)
         with kernels.guard():
             kernels.rasterize_forward(
-                points, _array(faces), coordinates, bands, limits[0], limits[1],
+                points, as_array(faces), coordinates, bands, limits[0], limits[1],
                 face.numpy(), barycentric.numpy(), depth.numpy(),
             )  # fmt: skip
         ctx.save_for_backward(vertices, faces, face)
@@ -200,13 +201,13 @@ class _NumbaRasterize(torch.autograd.Function):
         from recon_toolkit.rendering import raster_numba as kernels
 
         vertices, faces, face = ctx.saved_tensors
-        points = _array(vertices)
+        points = as_array(vertices)
         bands = kernels.row_bands(len(points), face.shape[1])
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
         with kernels.guard():
             kernels.rasterize_backward(
-                points, _array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype), bands,
-                face.numpy(), _array(grad_barycentric), _array(grad_depth), gradient.numpy(),
+                points, as_array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype), bands,
+                face.numpy(), as_array(grad_barycentric), as_array(grad_depth), gradient.numpy(),
             )  # fmt: skip
         return gradient.sum(1), None, None, None, None, None
 
@@ -222,13 +223,13 @@ class _NumbaDepth(torch.autograd.Function):
         face = torch.empty(batch, height * samples, width * samples, dtype=torch.int32)
         depth = vertices.new_empty(batch, height, width)
         covered = torch.empty(batch, height, width, dtype=torch.bool)
-        points = _array(vertices)
+        points = as_array(vertices)
         coordinates = kernels.sample_coordinates(height * samples, width * samples, points.dtype)
         bands = kernels.row_bands(batch, height)
         limits = _limits(vertices, near, far)
         with kernels.guard():
             kernels.depth_forward(
-                points, _array(faces), coordinates, bands, limits[0], limits[1], samples,
+                points, as_array(faces), coordinates, bands, limits[0], limits[1], samples,
                 face.numpy(), depth.numpy(), covered.numpy(),
             )  # fmt: skip
         ctx.save_for_backward(vertices, faces, face, covered)
@@ -242,13 +243,13 @@ class _NumbaDepth(torch.autograd.Function):
         from recon_toolkit.rendering import raster_numba as kernels
 
         vertices, faces, face, covered = ctx.saved_tensors
-        points = _array(vertices)
+        points = as_array(vertices)
         bands = kernels.row_bands(len(points), covered.shape[1])
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
         with kernels.guard():
             kernels.depth_backward(
-                points, _array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype),
-                bands, ctx.samples, face.numpy(), covered.numpy(), _array(grad_depth), gradient.numpy(),
+                points, as_array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype),
+                bands, ctx.samples, face.numpy(), covered.numpy(), as_array(grad_depth), gradient.numpy(),
             )  # fmt: skip
         return gradient.sum(1), None, None, None, None, None, None
 
@@ -261,7 +262,7 @@ class _NumbaInterpolate(torch.autograd.Function):
         out = attributes.new_empty(*face.shape, attributes.shape[2])
         with kernels.guard():
             kernels.interpolate_forward(
-                _array(attributes), _array(faces), _array(face), _array(barycentric), out.numpy()
+                as_array(attributes), as_array(faces), as_array(face), as_array(barycentric), out.numpy()
             )
         ctx.save_for_backward(attributes, faces, face, barycentric)
         return out
@@ -277,7 +278,7 @@ class _NumbaInterpolate(torch.autograd.Function):
         grad_barycentric = torch.empty_like(barycentric, memory_format=torch.contiguous_format)
         with kernels.guard():
             kernels.interpolate_backward(
-                _array(attributes), _array(faces), _array(face), _array(barycentric), _array(grad), bands,
+                as_array(attributes), as_array(faces), as_array(face), as_array(barycentric), as_array(grad), bands,
                 grad_attributes.numpy(), grad_barycentric.numpy(),
             )  # fmt: skip
         return grad_attributes.sum(1), None, None, grad_barycentric

@@ -117,7 +117,7 @@ def _view(view: Tensor, view_range: Tensor) -> list[Finding]:
     pinned = float((rotation.abs() > 0.95 * limit).any(1).float().mean())
     if pinned > 0.5:
         found.append(_finding("view-limit", f"{pinned:.0%} of the views sit at the limit of their range", _CONVEX))
-    mean, spread = rotation.mean(0).abs(), rotation.std(0)
+    mean, spread = rotation.mean(0).abs(), rotation.std(0, correction=0)
     turned = mean > math.radians(25)
     if len(view) > 1 and bool((turned & (spread < 0.3 * mean)).any()):
         degrees = ", ".join(f"{math.degrees(v):.0f}°" for v in rotation.mean(0).tolist())

@@ -4,58 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from recon_toolkit.assembly import build_dataset, build_losses, build_model
+from recon_toolkit.assembly import build_losses, build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
 from recon_toolkit.data.context import DataContext
-from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.errors import CheckpointError, DataError, MissingSplit, ReconError
-from recon_toolkit.evaluation.report import ScoreReport
-from recon_toolkit.export.contact_sheet import contact_sheet
-from recon_toolkit.export.overview import reconstruction_columns
-from recon_toolkit.export.pictures import save_png
+from recon_toolkit.errors import CheckpointError, ReconError
 from recon_toolkit.files import write_text
-from recon_toolkit.geometry import Camera
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch
 from recon_toolkit.training import checkpoint as files
-from recon_toolkit.training.environment import Environment, environment, peak_memory_mb
+from recon_toolkit.training.environment import Environment, environment
 from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
 from recon_toolkit.training.objective import Objective
-from recon_toolkit.training.page import write_page
+from recon_toolkit.training.reporter import Reporter
+from recon_toolkit.training.run_data import open_splits
 from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.validation import evaluate, examples
 
-PIPELINE, ENVIRONMENT, SUMMARY = "pipeline.yaml", "environment.json", "summary.json"
-SHEETS, CONTACT_SHEET = "sheets", "contact_sheet.png"
+PIPELINE, ENVIRONMENT = "pipeline.yaml", "environment.json"
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The packed data of a run; a data set without some split has None there."""
-
-    train: PackedImages
-    validation: PackedImages | None
-    evaluation: PackedImages | None
-
-    def fingerprints(self) -> dict[str, str]:
-        """Fingerprint of each split."""
-        parts = {"train": self.train, "validation": self.validation, "evaluation": self.evaluation}
-        return {name: data.fingerprint for name, data in parts.items() if data is not None}
 
 
 def run_pipeline(
@@ -128,7 +104,7 @@ def run_pipeline(
     if saved is not None:
         trainer.restore(saved)
         progress.say(f"continuing {out} at step {saved.step}")
-    runner = _Runner(resolved, trainer, splits, out, log, progress)
+    runner = Reporter(resolved, trainer, splits, out, log, progress)
     trainer.fit(runner.validate)
     summary = runner.finish()
     log.close()
@@ -142,34 +118,6 @@ def total_steps(resolved: ResolvedPipeline, images: int) -> int:
         return config.steps
     assert config.epochs is not None
     return max(1, math.ceil(config.epochs * images / config.batch_size))
-
-
-def open_splits(resolved: ResolvedPipeline, context: DataContext) -> Splits:
-    """Open, and if need be make, the splits that a run reads."""
-    dataset = build_dataset(resolved)
-    pipeline = resolved.pipeline
-    known = tuple(dataset.splits)
-
-    def split(name: str, loss: str) -> PackedImages | None:
-        if name not in known:
-            return None
-        try:
-            opened: PackedImages = dataset.open(name, pipeline.image_size, context)
-        except MissingSplit as error:
-            context.progress.warn(f"{error}; {loss}")
-            return None
-        return opened
-
-    if "train" not in known:
-        raise DataError("the data set has no split 'train'", where="dataset", remedy=f"it has {', '.join(known)}")
-    train: PackedImages = dataset.open("train", pipeline.image_size, context)
-    wanted = pipeline.evaluation.split
-    if wanted not in known:
-        raise DataError(
-            f"the data set has no split '{wanted}'", where="evaluation.split", remedy=f"use one of {', '.join(known)}"
-        )
-    validation = split("val", "contact sheets will show other images")
-    return Splits(train, validation, split(wanted, "the run will have no final score"))
 
 
 def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Module, ResolvedPipeline]:
@@ -292,114 +240,3 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
         progress.warn(
             f"only {have / 1024:.1f} GiB of memory are free; lower training.batch_size if the run is stopped for memory"
         )
-
-
-class _Runner:
-    """What happens around training: validation, contact sheets, the last score, the page."""
-
-    def __init__(
-        self,
-        resolved: ResolvedPipeline,
-        trainer: Trainer,
-        splits: Splits,
-        out: Path,
-        log: MetricsLog,
-        progress: Progress,
-    ) -> None:
-        self.resolved, self.trainer, self.splits = resolved, trainer, splits
-        self.out, self.log, self.progress = out, log, progress
-        self.camera = Camera(fov=resolved.pipeline.camera.fov)
-
-    def _evaluate(self, data: PackedImages | None, images: int | None, description: str) -> ScoreReport | None:
-        if data is None:
-            return None
-        found = evaluate(
-            self.trainer.model,  # type: ignore[arg-type]
-            data,
-            self.camera,
-            device=self.trainer.fabric.device,
-            images=images,
-            batch_size=self.resolved.pipeline.evaluation.batch_size,
-            autocast=self._autocast,
-            progress=self.progress,
-            description=description,
-        )
-        return found[0] if found else None
-
-    @property
-    def _autocast(self) -> Callable[[], AbstractContextManager[object]]:
-        return self.trainer.fabric.autocast
-
-    def validate(self, step: int) -> None:
-        """Log the validation score and draw the contact sheet; the first process does it for all."""
-        if self.trainer.fabric.global_rank != 0:
-            return
-        pipeline = self.resolved.pipeline
-        held_out = self.splits.validation or self.splits.evaluation
-        data = held_out or self.splits.train
-        report = self._evaluate(data, pipeline.training.validation_images, "validating")
-        if report is not None:
-            values = report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
-            constant = report.baselines.constant
-            values |= {"side_ratio": _ratio(report.side, constant.side), "mad_ratio": _ratio(report.mad, constant.mad)}
-            self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
-            self.progress.say(
-                f"step {step}: SIDE {report.side:.2f} ({values['side_ratio']:.2f} × constant depth), "
-                f"MAD {report.mad:.1f}° ({values['mad_ratio']:.2f} ×), relief slope {report.slope:.2f}"
-            )
-        batch, found = examples(
-            self.trainer.model,  # type: ignore[arg-type]
-            data,
-            device=self.trainer.fabric.device,
-            autocast=self._autocast,
-        )
-        title = f"{self.resolved.name}, step {step}: {'held-out' if held_out else 'training'} images"
-        sheet = contact_sheet(reconstruction_columns(found, batch), title=title)
-        for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
-            save_png(path, sheet)
-
-    def finish(self) -> RunSummary:
-        """Score the finished model, write its weights, the summary and the page; the first process does it for all."""
-        trainer, pipeline = self.trainer, self.resolved.pipeline
-        state = trainer.state
-        first = trainer.fabric.global_rank == 0
-        with trainer.averaged():
-            data = self.splits.evaluation if first else None
-            report = self._evaluate(data, pipeline.evaluation.images, "scoring")
-            summary = RunSummary(
-                run=self.out,
-                pipeline=self.resolved.name,
-                steps=state.step,
-                seconds=round(state.seconds, 2),
-                images_per_second=round(state.step * pipeline.training.batch_size / max(state.seconds, 1e-9), 1),
-                peak_memory_mb=round(peak_memory_mb(trainer.fabric.device), 1),
-                device=str(trainer.fabric.device),
-                seed=pipeline.seed,
-                findings=state.findings,
-                **(_scores(report) if report else {}),
-            )
-            if first:
-                tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
-                weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
-                files.save_checkpoint(self.out / files.WEIGHTS, weights)
-        if first:
-            write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n")
-            write_page(self.out, summary)
-        return summary
-
-
-def _scores(report: ScoreReport) -> dict[str, Any]:
-    constant = report.baselines.constant
-    fields = {"side", "side_std", "mad", "mad_std", "mae", "mse", "slope", "correlation", "images"}
-    return {
-        **report.model_dump(include=fields),
-        "excluded": report.empty,
-        "baselines": report.baselines,
-        "side_ratio": _ratio(report.side, constant.side),
-        "mad_ratio": _ratio(report.mad, constant.mad),
-    }
-
-
-def _ratio(value: float, baseline: float) -> float:
-    """NaN where the true depth is as flat as the baseline."""
-    return value / baseline if baseline > 0 else math.nan

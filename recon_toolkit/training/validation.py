@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.evaluation.metrics import DepthMetrics
 from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
 from recon_toolkit.geometry import Camera
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.structures import Batch, Reconstruction
-
-
-class Reconstructs(Protocol):
-    """A model as evaluation needs it."""
-
-    def reconstruct(self, images: Tensor) -> Reconstruction: ...
+from recon_toolkit.structures import Batch, Reconstruction, Reconstructs
 
 
 def evaluate(

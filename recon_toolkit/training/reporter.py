@@ -1,0 +1,141 @@
+"""What surrounds training: validation with contact sheets, the last score, the summary and the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from recon_toolkit.config.pipeline import ResolvedPipeline
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.evaluation.report import ScoreReport
+from recon_toolkit.export.contact_sheet import contact_sheet
+from recon_toolkit.export.overview import reconstruction_columns
+from recon_toolkit.export.pictures import save_png
+from recon_toolkit.files import write_text
+from recon_toolkit.geometry import Camera
+from recon_toolkit.progress import Progress
+from recon_toolkit.training import checkpoint as files
+from recon_toolkit.training.environment import peak_memory_mb
+from recon_toolkit.training.log import MetricsLog
+from recon_toolkit.training.loop import Trainer
+from recon_toolkit.training.page import write_page
+from recon_toolkit.training.run_data import Splits
+from recon_toolkit.training.summary import RunSummary
+from recon_toolkit.training.validation import evaluate, examples
+
+SUMMARY = "summary.json"
+SHEETS, CONTACT_SHEET = "sheets", "contact_sheet.png"
+
+
+class Reporter:
+    """What happens around training: validation, contact sheets, the last score, the page."""
+
+    def __init__(
+        self,
+        resolved: ResolvedPipeline,
+        trainer: Trainer,
+        splits: Splits,
+        out: Path,
+        log: MetricsLog,
+        progress: Progress,
+    ) -> None:
+        self.resolved, self.trainer, self.splits = resolved, trainer, splits
+        self.out, self.log, self.progress = out, log, progress
+        self.camera = Camera(fov=resolved.pipeline.camera.fov)
+
+    def _evaluate(self, data: PackedImages | None, images: int | None, description: str) -> ScoreReport | None:
+        if data is None:
+            return None
+        found = evaluate(
+            self.trainer.model,  # type: ignore[arg-type]
+            data,
+            self.camera,
+            device=self.trainer.fabric.device,
+            images=images,
+            batch_size=self.resolved.pipeline.evaluation.batch_size,
+            autocast=self._autocast,
+            progress=self.progress,
+            description=description,
+        )
+        return found[0] if found else None
+
+    @property
+    def _autocast(self) -> Callable[[], AbstractContextManager[object]]:
+        return self.trainer.fabric.autocast
+
+    def validate(self, step: int) -> None:
+        """Log the validation score and draw the contact sheet; the first process does it for all."""
+        if self.trainer.fabric.global_rank != 0:
+            return
+        pipeline = self.resolved.pipeline
+        held_out = self.splits.validation or self.splits.evaluation
+        data = held_out or self.splits.train
+        report = self._evaluate(data, pipeline.training.validation_images, "validating")
+        if report is not None:
+            values = report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
+            constant = report.baselines.constant
+            values |= {"side_ratio": _ratio(report.side, constant.side), "mad_ratio": _ratio(report.mad, constant.mad)}
+            self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
+            self.progress.say(
+                f"step {step}: SIDE {report.side:.2f} ({values['side_ratio']:.2f} × constant depth), "
+                f"MAD {report.mad:.1f}° ({values['mad_ratio']:.2f} ×), relief slope {report.slope:.2f}"
+            )
+        batch, found = examples(
+            self.trainer.model,  # type: ignore[arg-type]
+            data,
+            device=self.trainer.fabric.device,
+            autocast=self._autocast,
+        )
+        title = f"{self.resolved.name}, step {step}: {'held-out' if held_out else 'training'} images"
+        sheet = contact_sheet(reconstruction_columns(found, batch), title=title)
+        for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
+            save_png(path, sheet)
+
+    def finish(self) -> RunSummary:
+        """Score the finished model, write its weights, the summary and the page; the first process does it for all."""
+        trainer, pipeline = self.trainer, self.resolved.pipeline
+        state = trainer.state
+        first = trainer.fabric.global_rank == 0
+        with trainer.averaged():
+            data = self.splits.evaluation if first else None
+            report = self._evaluate(data, pipeline.evaluation.images, "scoring")
+            summary = RunSummary(
+                run=self.out,
+                pipeline=self.resolved.name,
+                steps=state.step,
+                seconds=round(state.seconds, 2),
+                images_per_second=round(state.step * pipeline.training.batch_size / max(state.seconds, 1e-9), 1),
+                peak_memory_mb=round(peak_memory_mb(trainer.fabric.device), 1),
+                device=str(trainer.fabric.device),
+                seed=pipeline.seed,
+                findings=state.findings,
+                **(_scores(report) if report else {}),
+            )
+            if first:
+                tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
+                weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
+                files.save_checkpoint(self.out / files.WEIGHTS, weights)
+        if first:
+            write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n")
+            write_page(self.out, summary)
+        return summary
+
+
+def _scores(report: ScoreReport) -> dict[str, Any]:
+    constant = report.baselines.constant
+    fields = {"side", "side_std", "mad", "mad_std", "mae", "mse", "slope", "correlation", "images"}
+    return {
+        **report.model_dump(include=fields),
+        "excluded": report.empty,
+        "baselines": report.baselines,
+        "side_ratio": _ratio(report.side, constant.side),
+        "mad_ratio": _ratio(report.mad, constant.mad),
+    }
+
+
+def _ratio(value: float, baseline: float) -> float:
+    """NaN where the true depth is as flat as the baseline."""
+    return value / baseline if baseline > 0 else math.nan

@@ -1,0 +1,53 @@
+"""The packed data that a run reads: its splits, made or opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recon_toolkit.assembly import build_dataset
+from recon_toolkit.config.pipeline import ResolvedPipeline
+from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.errors import DataError, MissingSplit
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The packed data of a run; a data set without some split has None there."""
+
+    train: PackedImages
+    validation: PackedImages | None
+    evaluation: PackedImages | None
+
+    def fingerprints(self) -> dict[str, str]:
+        """Fingerprint of each split."""
+        parts = {"train": self.train, "validation": self.validation, "evaluation": self.evaluation}
+        return {name: data.fingerprint for name, data in parts.items() if data is not None}
+
+
+def open_splits(resolved: ResolvedPipeline, context: DataContext) -> Splits:
+    """Open, and if need be make, the splits that a run reads."""
+    dataset = build_dataset(resolved)
+    pipeline = resolved.pipeline
+    known = tuple(dataset.splits)
+
+    def split(name: str, loss: str) -> PackedImages | None:
+        if name not in known:
+            return None
+        try:
+            opened: PackedImages = dataset.open(name, pipeline.image_size, context)
+        except MissingSplit as error:
+            context.progress.warn(f"{error}; {loss}")
+            return None
+        return opened
+
+    if "train" not in known:
+        raise DataError("the data set has no split 'train'", where="dataset", remedy=f"it has {', '.join(known)}")
+    train: PackedImages = dataset.open("train", pipeline.image_size, context)
+    wanted = pipeline.evaluation.split
+    if wanted not in known:
+        raise DataError(
+            f"the data set has no split '{wanted}'", where="evaluation.split", remedy=f"use one of {', '.join(known)}"
+        )
+    validation = split("val", "contact sheets will show other images")
+    return Splits(train, validation, split(wanted, "the run will have no final score"))
