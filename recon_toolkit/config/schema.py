@@ -26,7 +26,7 @@ class TrainingConfig(_Section):
     learning_rate: Positive = 1e-4
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     weight_decay: NotNegative = 5e-4
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "trapezoid"] = "constant"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     part_warmup_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # a longer warm-up of some networks, by role
     clip_gradient: Positive | None = None  # largest norm of the gradient

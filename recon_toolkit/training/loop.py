@@ -138,13 +138,19 @@ class Trainer:
         return mirror(batch, self.sampler.mirrored(step)) if self.config.augment_flip else batch
 
     def learning_rate(self, step: int) -> float:
-        """Learning rate at a step: warm-up, then constant or a half cosine down to zero at the last step."""
+        """Learning rate at a step: warm-up, then as the schedule says.
+
+        ``cosine`` falls by half a cosine to zero at the last step; ``trapezoid`` stays constant and falls in a straight
+        line over the last quarter.
+        """
         rate = self.config.learning_rate
         if step < self.config.warmup_steps:
             return rate * (step + 1) / self.config.warmup_steps
         if self.config.schedule == "constant":
             return rate
         done = (step - self.config.warmup_steps) / max(self.steps - self.config.warmup_steps, 1)
+        if self.config.schedule == "trapezoid":
+            return rate * min(1.0, 4 * (1 - done))
         return rate * 0.5 * (1 + math.cos(math.pi * done))
 
     def output(self, batch: Batch) -> ModelOutput:
