@@ -89,14 +89,8 @@ class Trainer:
         log: MetricsLog,
         progress: Progress = QUIET,
     ) -> None:
-        self.config, self.steps, self.fabric, self.run, self.log, self.progress = (
-            config,
-            steps,
-            fabric,
-            run,
-            log,
-            progress,
-        )
+        self.config, self.steps, self.fabric = config, steps, fabric
+        self.run, self.log, self.progress = run, log, progress
         self.objective, self.pipeline, self.fingerprint = objective, pipeline, fingerprint
         # Not wrapped by Fabric: gradients are taken on threads of our own, and every process averages them itself.
         self.model = model.to(fabric.device)
