@@ -335,3 +335,30 @@ def test_a_network_can_warm_up_more_slowly_than_the_rest():
     assert rest["warmup"] == 0 and rest["params"] == list(model.encoders["view"].parameters())
     with pytest.raises(ReconError, match=r"no network 'dept'.*depth, view"):
         parameter_groups(model, {"dept": 500})
+
+
+RAISING_DATASET = """
+from recon_toolkit import dataset
+
+@dataset("{kind}")
+class Broken:
+    splits = ("train", "val", "test")
+
+    def open(self, split, size, context):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        ("raises", "raise OSError('disk broke')", "data set 'raises' raised OSError: disk broke"),
+        ("forgets", "pass", "data set 'forgets' gave NoneType for the split 'train'"),
+    ],
+)
+def test_a_data_set_that_fails_in_use_is_named(tiny, tmp_path, kind, body, message):
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(RAISING_DATASET.format(kind=kind, body=body))
+    resolved = load_pipeline(tiny, [f"dataset={{name: {kind}}}"], load_plugins([plugin]))
+    with pytest.raises(ReconError, match=message):
+        run_pipeline(resolved, out=tmp_path / "run", device="cpu")

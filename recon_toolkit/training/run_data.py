@@ -8,7 +8,8 @@ from recon_toolkit.assembly import build_dataset
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.errors import DataError, MissingSplit
+from recon_toolkit.errors import DataError, MissingSplit, PluginError
+from recon_toolkit.registry import blamed
 
 
 @dataclass(frozen=True)
@@ -31,19 +32,29 @@ def open_splits(resolved: ResolvedPipeline, context: DataContext) -> Splits:
     pipeline = resolved.pipeline
     known = tuple(dataset.splits)
 
+    def opened(name: str) -> PackedImages:
+        who = f"the data set '{pipeline.dataset.name}'"
+        with blamed(who):
+            found = dataset.open(name, pipeline.image_size, context)
+        if not isinstance(found, PackedImages):
+            raise PluginError(
+                f"{who} gave {type(found).__name__} for the split '{name}', not PackedImages",
+                remedy="let its open() return PackedImages.open(...) or what PackWriter.finish() returns",
+            )
+        return found
+
     def split(name: str, loss: str) -> PackedImages | None:
         if name not in known:
             return None
         try:
-            opened: PackedImages = dataset.open(name, pipeline.image_size, context)
+            return opened(name)
         except MissingSplit as error:
             context.progress.warn(f"{error}; {loss}")
             return None
-        return opened
 
     if "train" not in known:
         raise DataError("the data set has no split 'train'", where="dataset", remedy=f"it has {', '.join(known)}")
-    train: PackedImages = dataset.open("train", pipeline.image_size, context)
+    train = opened("train")
     wanted = pipeline.evaluation.split
     if wanted not in known:
         raise DataError(
