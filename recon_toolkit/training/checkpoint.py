@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from recon_toolkit.errors import CheckpointError
 from recon_toolkit.files import writing
+from recon_toolkit.progress import Progress
 
 FORMAT = "recon-toolkit checkpoint 1"
 FOLDER = "checkpoints"
@@ -119,9 +120,13 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     failure: CheckpointError | None = None
     for path in reversed(checkpoints(run)):
         try:
-            return load_checkpoint(path)
+            found = load_checkpoint(path)
         except CheckpointError as error:
             failure = failure or error
+            continue
+        if failure is not None:
+            Progress().warn(f"{failure}; using {path.name} instead")
+        return found
     if failure is not None:
         raise failure
     return None
