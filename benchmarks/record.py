@@ -47,19 +47,38 @@ def describe(command: list[str], device: torch.device, precision: str = "fp32") 
     return environment(command=command, device=device, precision=precision, seed=0, fingerprint="", data={})
 
 
-def measure(case: str, work: Callable[[], object], *, device: torch.device, repeats: int, warm_up: int = 3) -> Timing:
-    """Time a piece of work after some rounds of warm-up; waits for the device before and after."""
-    samples = []
-    for round_ in range(warm_up + repeats):
+def measure(
+    case: str,
+    work: Callable[[], object],
+    *,
+    device: torch.device,
+    repeats: int,
+    warm_up: int = 3,
+    budget: float | None = None,
+) -> Timing:
+    """Time a piece of work after some rounds of warm-up; waits for the device before and after.
+
+    Args:
+        case: what it is called.
+        work: called once a round.
+        device: waited for.
+        repeats, warm_up: rounds that count, and rounds before.
+        budget: seconds after which no further round starts; a case that takes longer counts from its first round.
+    """
+    samples: list[float] = []
+    begun = time.perf_counter()
+    while len(samples) < warm_up + repeats:
         _wait(device)
         started = time.perf_counter()
         work()
         _wait(device)
-        if round_ >= warm_up:
-            samples.append(1e3 * (time.perf_counter() - started))
-    low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
-    timing = Timing(case=case, median_ms=median, low_ms=low, high_ms=high, repeats=repeats)
-    print(f"{case:<48} {median:9.2f} ms   ({low:.2f} to {high:.2f}, {repeats} rounds)", flush=True)
+        samples.append(1e3 * (time.perf_counter() - started))
+        if budget is not None and time.perf_counter() - begun > budget:
+            break
+    counted = samples[min(warm_up, len(samples) - 1) :]
+    low, median, high = statistics.quantiles(counted, n=4, method="inclusive") if len(counted) > 1 else counted * 3
+    timing = Timing(case=case, median_ms=median, low_ms=low, high_ms=high, repeats=len(counted))
+    print(f"{case:<48} {median:9.2f} ms   ({low:.2f} to {high:.2f}, {len(counted)} rounds)", flush=True)
     return timing
 
 

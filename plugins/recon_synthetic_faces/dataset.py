@@ -48,6 +48,7 @@ class SyntheticFaces:
     """
 
     splits = ("train", "val", "test")
+    reads_folder = False
 
     def __init__(
         self,

@@ -36,6 +36,28 @@ def warp_to_view(
     return F.grid_sample(canonical, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
+def check_object(canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> None:
+    """Raise ValueError unless these are (B, H, W), (B, C, H, W) and (B, 6) of one precision on one device."""
+    if canonical_depth.ndim != 3 or min(canonical_depth.shape[1:]) < 2:
+        raise ValueError(
+            f"canonical_depth must be (B, H, W) with two pixels or more a side, not {tuple(canonical_depth.shape)}"
+        )
+    if canonical_depth.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"canonical_depth must be float32 or float64, not {canonical_depth.dtype}")
+    batch, height, width = canonical_depth.shape
+    if canonical_image.ndim != 4 or canonical_image.shape[0] != batch or canonical_image.shape[2:] != (height, width):
+        expected = f"({batch}, C, {height}, {width}) as canonical_depth is"
+        raise ValueError(f"canonical_image must be {expected}, not {tuple(canonical_image.shape)}")
+    if view.shape != (batch, 6):
+        raise ValueError(f"view must be ({batch}, 6) as canonical_depth is, not {tuple(view.shape)}")
+    for name, tensor in (("canonical_image", canonical_image), ("view", view)):
+        if tensor.device != canonical_depth.device or tensor.dtype != canonical_depth.dtype:
+            raise ValueError(
+                f"{name} is {tensor.dtype} on {tensor.device}, "
+                f"but canonical_depth is {canonical_depth.dtype} on {canonical_depth.device}"
+            )
+
+
 class DepthRenderer(ABC):
     """Base of renderers that see the canonical depth map in the input view; colour follows by the inverse warp.
 
@@ -51,6 +73,8 @@ class DepthRenderer(ABC):
     backend: Backend = "auto"
 
     def __init__(self, *, camera: Camera, depth_range: tuple[float, float]) -> None:
+        if not 0 < depth_range[0] < depth_range[1]:
+            raise ValueError(f"depth_range must be two rising depths above 0, not {depth_range}")
         self.camera = camera
         margin = (depth_range[1] - depth_range[0]) / 2
         self.nearest, self.background = depth_range[0] - margin, depth_range[1] + margin
@@ -66,7 +90,12 @@ class DepthRenderer(ABC):
             canonical_depth: (B, H, W).
             canonical_image: (B, C, H, W), the lit canonical image.
             view: (B, 6).
+
+        Raises:
+            ValueError: a shape, type or device is wrong. Values are not looked at, so that no device is waited for:
+                what is not finite is not covered.
         """
+        check_object(canonical_depth, canonical_image, view)
         depth, covered = self.render_depth(canonical_depth, view)
         mask = covered & (depth < self.background)
         depth = torch.where(mask, depth.clamp(self.nearest, self.background), self.background)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -30,7 +34,9 @@ from recon_toolkit.training.reporter import Reporter
 from recon_toolkit.training.run_data import open_splits
 from recon_toolkit.training.summary import RunSummary
 
-PIPELINE, ENVIRONMENT = "pipeline.yaml", "environment.json"
+PIPELINE, ENVIRONMENT, LOCK = "pipeline.yaml", "environment.json", ".lock"
+#: What a run writes before its first checkpoint.
+_FIRST_FILES = {PIPELINE, ENVIRONMENT, "metrics.jsonl"}
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -62,6 +68,20 @@ def run_pipeline(
         TrainingError: training could not go on.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
+    with _claimed(out):
+        return _run(resolved, out, data, resume, device, tensorboard, progress, command)
+
+
+def _run(
+    resolved: ResolvedPipeline,
+    out: Path,
+    data: Path | None,
+    resume: bool,
+    device: str,
+    tensorboard: bool,
+    progress: Progress,
+    command: list[str] | None,
+) -> RunSummary:
     config = resolved.pipeline.training
     saved = _open_folder(out, resolved, resume)
     fabric = _fabric(resolved, device)
@@ -169,11 +189,42 @@ def _check_terms(model: nn.Module, objective: Objective, image_size: int) -> Non
         model.train()
 
 
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Keep other commands from writing to the same run folder. The processes of one run share the first one's claim."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        yield
+        return
+    made = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ReconError(
+            "another process is writing to this run", where=str(out), remedy="wait for it, or choose another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+        (out / LOCK).unlink(missing_ok=True)
+        if made and not any(out.iterdir()):
+            out.rmdir()
+
+
 def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.Checkpoint | None:
-    """Check the run folder before any work is done; returns the checkpoint to continue from."""
+    """Check the run folder before any work is done; returns the checkpoint to continue from.
+
+    A run that failed before its first checkpoint holds nothing to lose: a new one may take its place.
+    """
     used = (out / PIPELINE).exists()
     if not resume:
-        if used or (out.exists() and any(out.iterdir())):
+        others = {path.name for path in out.iterdir()} - {LOCK}
+        if used and others <= _FIRST_FILES:
+            for name in others:
+                (out / name).unlink()
+        elif others:
             raise ReconError(
                 "the folder is not empty" if not used else "a run is here already",
                 where=str(out),

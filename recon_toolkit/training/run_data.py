@@ -27,9 +27,19 @@ class Splits:
 
 
 def open_splits(resolved: ResolvedPipeline, context: DataContext) -> Splits:
-    """Open, and if need be make, the splits that a run reads."""
+    """Open, and if need be make, the splits that a run reads.
+
+    Raises:
+        DataError: a split is missing, or a folder is given to a data set that says ``reads_folder = False``.
+    """
     dataset = build_dataset(resolved)
     pipeline = resolved.pipeline
+    if context.root is not None and not getattr(dataset, "reads_folder", True):
+        raise DataError(
+            f"the data set '{pipeline.dataset.name}' reads no folder",
+            where="--data",
+            remedy="leave it out, or choose another data set, e.g. --set dataset.name=image-folder",
+        )
     known = tuple(dataset.splits)
 
     def opened(name: str) -> PackedImages:
