@@ -1,12 +1,20 @@
 """The rasteriser: one body of assertions run over every backend, against closed forms and finite differences."""
 
 import math
+import warnings
 
 import pytest
 import torch
 
 from recon_toolkit.geometry import Camera, backproject, grid_faces, inverse_transform
-from recon_toolkit.rendering import DepthMeshRenderer, grid_vertices, interpolate, rasterize, rasterize_depth
+from recon_toolkit.rendering import (
+    DepthMeshRenderer,
+    choose_backend,
+    grid_vertices,
+    interpolate,
+    rasterize,
+    rasterize_depth,
+)
 from recon_toolkit.rendering.grid_vertices import canonical_grid
 
 BACKENDS = ["reference", "numba"]
@@ -72,12 +80,20 @@ def test_depth_is_perspective_correct_on_a_slanted_plane(backend):
 
 @pytest.mark.parametrize(
     "z",
-    [(-1.0,) * 4, (0.0,) * 4, (1.0, 1.0, -0.5, 1.0), (1e-4,) * 4, (200.0,) * 4, (math.nan,) * 4],
-    ids=["behind", "in the camera", "one corner behind", "nearer than near", "farther than far", "nan"],
+    [
+        (-1.0,) * 4,
+        (0.0,) * 4,
+        (1.0, 1.0, -0.5, 1.0),
+        (1e-4,) * 4,
+        (200.0,) * 4,
+        (math.nan,) * 4,
+        (1.0, math.inf, 1.0, 1.0),
+    ],
+    ids=["behind", "in the camera", "one corner behind", "nearer than near", "farther than far", "nan", "infinite"],
 )
 def test_what_the_camera_cannot_see_is_not_drawn(backend, z):
     faces = QUAD if z != (1.0, 1.0, -0.5, 1.0) else QUAD[:1]
-    found = rasterize(quad(z), faces, 8, 8, backend=backend)
+    found = rasterize(quad(z), faces, 8, 8, backend=backend, check=False)
     assert (found.face == -1).all() and (found.depth == 0).all() and (found.barycentric == 0).all()
 
 
@@ -93,7 +109,7 @@ def test_gradients_are_finite_whatever_the_mesh(backend):
     vertices = vertices.index_put(
         (torch.zeros(6, dtype=torch.long), torch.arange(6), torch.tensor([0, 1, 2, 2, 2, 0])), bad
     ).requires_grad_()
-    found = rasterize(vertices, faces, 16, 16, backend=backend)
+    found = rasterize(vertices, faces, 16, 16, backend=backend, check=False)
     (found.barycentric.square().sum() + found.depth.sum()).backward()
     assert vertices.grad.isfinite().all()
 
@@ -189,23 +205,99 @@ def test_interpolation_reproduces_a_function_linear_in_space(backend):
 
 def test_no_samples_no_faces_no_meshes(backend):
     faces = torch.zeros(0, 3, dtype=torch.int64)
-    assert (rasterize(quad(), faces, 4, 4, backend=backend).face == -1).all()
+    assert (rasterize(quad(), faces, 4, 4, backend=backend, check=False).face == -1).all()
     assert rasterize(quad()[:0], QUAD, 4, 4, backend=backend).face.shape == (0, 4, 4)
 
 
+def mixed(value, count=3):
+    """Four meshes, the third with ``count`` vertices that hold ``value``."""
+    vertices = quad().repeat(4, 1, 1)
+    vertices[2, :count, 0] = value
+    return vertices
+
+
+@pytest.mark.parametrize("draw", [rasterize, rasterize_depth])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((torch.zeros(4, 3), QUAD, 4, 4), "vertices must be"),
-        ((torch.zeros(1, 4, 3, dtype=torch.float16), QUAD, 4, 4), "float32 or float64"),
-        ((quad(), QUAD.float(), 4, 4), "faces must be"),
-        ((quad(), QUAD + 1, 4, 4), "outside 0..3"),
-        ((quad(), QUAD, 0, 4), "at least one pixel"),
+        ((torch.zeros(4, 3), QUAD, 4, 4), r"vertices must be \(B, V, 3\), not \(4, 3\)"),
+        (
+            (torch.zeros(1, 4, 3, dtype=torch.float16), QUAD, 4, 4),
+            "vertices must be float32 or float64, not torch.float16",
+        ),
+        ((quad(), QUAD.float(), 4, 4), "faces must be .* int32 or int64, not .* torch.float32"),
+        ((quad(), QUAD[0], 4, 4), r"faces must be \(F, 3\)"),
+        ((quad(), QUAD + 1, 4, 4), "faces must lie in 0..3, the indices of vertices, but one is 4"),
+        ((quad(), QUAD - 1, 4, 4), "faces must lie in 0..3, the indices of vertices, but one is -1"),
+        ((quad(), QUAD[:0], 4, 4), "faces is empty"),
+        ((quad(), QUAD.to("meta"), 4, 4), "faces is on meta, but vertices on cpu"),
+        ((quad(), QUAD, 0, 4), "height must be 1 or more, not 0"),
+        ((quad(), QUAD, 4, -2), "width must be 1 or more, not -2"),
+        ((mixed(math.nan), QUAD, 4, 4), "3 of 4 vertices of mesh 2 are NaN or infinite"),
+        ((mixed(-math.inf, 1), QUAD, 4, 4), "1 of 4 vertices of mesh 2 are NaN or infinite"),
+        ((torch.cat((quad(), quad((-1.0, 0.0, -0.5, 0.0)))), QUAD, 4, 4), "mesh 1 lies wholly behind the camera"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_wrong_arguments_are_named(draw, arguments, message, backend):
     with pytest.raises(ValueError, match=message):
-        rasterize(*arguments)
+        draw(*arguments, backend=backend)
+
+
+def test_wrong_samples_and_backends_are_named():
+    with pytest.raises(ValueError, match="samples must be 1 or more, not 0"):
+        rasterize_depth(quad(), QUAD, 4, 4, samples=0)
+    with pytest.raises(ValueError, match="backend must be one of auto, reference, numba, triton, not 'cuda'"):
+        rasterize(quad(), QUAD, 4, 4, backend="cuda")
+
+
+def test_numbers_that_are_large_but_finite_pass_the_checks(backend):
+    vertices = torch.cat((quad(), quad() * 5e37))  # their sum is infinite
+    assert (rasterize(vertices, QUAD, 8, 8, backend=backend).face[0] >= 0).sum() == 36
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"attributes": torch.zeros(4, 2)}, r"attributes must be \(B, V, C\), not \(4, 2\)"),
+        ({"attributes": torch.zeros(1, 4, 2, dtype=torch.int64)}, "attributes must be float32 or float64"),
+        ({"attributes": torch.zeros(1, 4, 2, dtype=torch.float64)}, "attributes are torch.float64, but"),
+        ({"attributes": torch.zeros(1, 3, 2)}, "faces must lie in 0..2, the indices of attributes, but one is 3"),
+        ({"attributes": torch.zeros(2, 4, 2)}, r"fragments.face must be \(2, H, W\)"),
+        ({"faces": QUAD[:0]}, "faces is empty"),
+        ({"faces": QUAD[:1]}, "fragments.face names face 1, but there are 1 faces"),
+        ({"faces": QUAD.to("meta")}, "faces is on meta, but attributes on cpu"),
+    ],
+)
+def test_wrong_arguments_of_interpolate_are_named(change, message, backend):
+    arguments = {"attributes": torch.zeros(1, 4, 2), "faces": QUAD} | change
+    with pytest.raises(ValueError, match=message):
+        interpolate(**arguments, fragments=rasterize(quad(), QUAD, 8, 8), backend=backend)
+
+
+def test_unchecked_values_are_not_looked_at(backend):
+    """What cannot be drawn is not, and everything else is as ever."""
+    depth, covered = rasterize_depth(mixed(math.nan), QUAD, 8, 8, backend=backend, check=False)
+    alone, _ = rasterize_depth(quad(), QUAD, 8, 8, backend=backend)
+    assert not covered[2].any() and torch.equal(depth[[0, 1, 3]], alone.expand(3, 8, 8))
+
+
+def test_devices_without_fast_kernels_say_so_once():
+    stranger = torch.empty(1, 4, 3, device="meta")
+    with pytest.warns(RuntimeWarning, match="no fast rasteriser for meta devices"):
+        assert choose_backend(stranger) == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose_backend(stranger) == "reference"
+    with pytest.raises(ValueError, match="'numba' draws on the CPU"):
+        choose_backend(stranger, "numba")
+    with pytest.raises(ValueError, match="'triton' draws on CUDA"):
+        choose_backend(stranger, "triton")
+
+
+def test_the_triton_backend_is_refused_off_cuda(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="backend 'triton' draws on CUDA, but the tensor is on cpu: use 'auto'"):
+        rasterize(quad(), QUAD, 8, 8, backend="triton")
 
 
 # -- the depth-mesh renderer -----------------------------------------------------------------------------------------

@@ -39,12 +39,13 @@ def normals_from_depth(depth: Tensor, camera: Camera) -> Tensor:
 
 @lru_cache(maxsize=32)
 def _grid_faces(height: int, width: int, device: torch.device) -> Tensor:
-    index = torch.arange(height * width, dtype=torch.int32, device=device).reshape(height, width)
-    v00, v01 = index[:-1, :-1], index[:-1, 1:]
-    v10, v11 = index[1:, :-1], index[1:, 1:]
-    first = torch.stack((v00, v10, v01), dim=-1)
-    second = torch.stack((v01, v10, v11), dim=-1)
-    return torch.stack((first, second), dim=2).reshape(-1, 3).contiguous()
+    with torch.inference_mode(False):  # kept for later calls, which may take gradients
+        index = torch.arange(height * width, dtype=torch.int32, device=device).reshape(height, width)
+        v00, v01 = index[:-1, :-1], index[:-1, 1:]
+        v10, v11 = index[1:, :-1], index[1:, 1:]
+        first = torch.stack((v00, v10, v01), dim=-1)
+        second = torch.stack((v01, v10, v11), dim=-1)
+        return torch.stack((first, second), dim=2).reshape(-1, 3).contiguous()
 
 
 def grid_faces(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:

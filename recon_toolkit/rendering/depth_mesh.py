@@ -27,7 +27,7 @@ def warp_to_view(
         depth: (B, H, W) depth in the input view.
         view: (B, 6) rotation x, y, z in radians, translation x, y, z.
         camera: the camera of both views.
-        backend: ``auto``, ``reference`` or ``numba``.
+        backend: ``auto``, ``reference``, ``numba`` or ``triton``.
 
     Returns:
         (B, C, H, W) in the input view; meaningless where ``depth`` is background.
@@ -146,5 +146,6 @@ class DepthMeshRenderer(DepthRenderer):
             width,
             samples=self.supersampling,
             in_samples=True,
+            check=False,  # the grid's faces are right, and depths that are not finite are for training to judge
             backend=self.backend,
         )

@@ -1,6 +1,7 @@
 """Where the points of a depth map lie in another view: as vertices for the rasteriser, or to sample colours at.
 
-On the CPU one kernel does what takes PyTorch a dozen passes over memory; the readable form is the reference.
+On the CPU and on CUDA one kernel does what takes PyTorch a dozen passes over memory; the readable form is the
+reference.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recon_toolkit.geometry import Camera, backproject, inverse_transform, transform, view_matrix
-from recon_toolkit.rendering.rasterize import Backend, as_array, choose_backend
+from recon_toolkit.rendering.backends import Backend, choose_backend
+from recon_toolkit.rendering.rasterize import as_array
 
 
 def grid_vertices(
@@ -33,16 +35,16 @@ def grid_vertices(
         camera: the camera of both views.
         samples: u and v count samples, this many along a pixel's side: (pixel + 1/2) · samples − 1/2.
         pixel_offset: subtracted from u and v in pixels.
-        backend: ``auto``, ``reference`` or ``numba``.
+        backend: ``auto``, ``reference``, ``numba`` or ``triton``.
     """
     height, width = depth.shape[-2:]
     shift = (0.5 - pixel_offset) * samples - 0.5
-    if choose_backend(depth, backend) == "numba":
+    chosen = choose_backend(depth, backend)
+    if chosen != "reference":
         rotation, offset = view_matrix(view)
-        rays = camera.rays(height, width, dtype=depth.dtype)
         focal = camera.focal_length(width) * samples
         centre = ((width - 1) / 2 * samples + shift, (height - 1) / 2 * samples + shift)
-        return _NumbaVertices.apply(depth, rotation, offset[:, :, 0], rays, focal, focal, *centre)  # type: ignore[no-any-return]
+        return _place(chosen, depth, rotation, offset[:, :, 0], camera, (focal, focal, *centre))
     points = transform(backproject(depth, camera).flatten(2), view)
     vertices = camera.project(points, height, width).transpose(1, 2)
     return vertices * vertices.new_tensor([samples, samples, 1]) + vertices.new_tensor([shift, shift, 0])
@@ -61,7 +63,7 @@ def canonical_grid(
         depth: depth in the input view (B, H, W).
         view: (B, 6) rotation x, y, z in radians, translation x, y, z.
         camera: the camera of both views.
-        backend: ``auto``, ``reference`` or ``numba``.
+        backend: ``auto``, ``reference``, ``numba`` or ``triton``.
 
     Returns:
         x and y for ``grid_sample`` with ``align_corners=True``: −1 and 1 are the centres of the outermost pixels.
@@ -69,16 +71,34 @@ def canonical_grid(
     height, width = depth.shape[-2:]
     focal = camera.focal_length(width)
     scale = (2 * focal / (width - 1), 2 * focal / (height - 1))
-    if choose_backend(depth, backend) == "numba":
+    chosen = choose_backend(depth, backend)
+    if chosen != "reference":
         rotation, offset = view_matrix(view)
         back = rotation.transpose(1, 2)
-        rays = camera.rays(height, width, dtype=depth.dtype)
-        places = _NumbaVertices.apply(depth, back, -(back @ offset)[:, :, 0], rays, *scale, 0.0, 0.0)
-        return places[..., :2].reshape(-1, height, width, 2)  # type: ignore[no-any-return]
+        places = _place(chosen, depth, back, -(back @ offset)[:, :, 0], camera, (*scale, 0.0, 0.0))
+        return places[..., :2].reshape(-1, height, width, 2)
     points = inverse_transform(backproject(depth, camera).flatten(2), view)
     z = points[:, 2:]
     grid = points[:, :2] / torch.where(z > 0, z, 1) * points.new_tensor(scale)[:, None]
     return grid.transpose(1, 2).reshape(-1, height, width, 2)
+
+
+def _place(
+    backend: str,
+    depth: Tensor,
+    rotation: Tensor,
+    offset: Tensor,
+    camera: Camera,
+    lens: tuple[float, float, float, float],
+) -> Tensor:
+    """(B, H·W, 3): u, v and z of the points R · depth · ray + offset through a lens of fu, fv, cu, cv."""
+    height, width = depth.shape[-2:]
+    if backend == "triton":
+        from recon_toolkit.rendering.grid_triton import TritonVertices
+
+        return TritonVertices.apply(depth, rotation, offset, camera.focal_length(width), *lens)  # type: ignore[no-any-return]
+    rays = camera.rays(height, width, dtype=depth.dtype)
+    return _NumbaVertices.apply(depth, rotation, offset, rays, *lens)  # type: ignore[no-any-return]
 
 
 @njit(parallel=True, nogil=True, cache=True)

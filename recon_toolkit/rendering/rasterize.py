@@ -6,7 +6,7 @@ Public functions check their arguments, choose a backend and call it; the maths 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from recon_toolkit.rendering import raster_reference
-
-Backend = Literal["auto", "reference", "numba"]
+from recon_toolkit.rendering.backends import Backend as Backend
+from recon_toolkit.rendering.backends import choose_backend as choose_backend
+from recon_toolkit.rendering.checks import check_attributes, check_mesh, check_picture
 
 #: Faces nearer or farther than this, in units of the object's distance, are not drawn.
 NEAR, FAR = 1e-3, 100.0
@@ -38,28 +39,6 @@ class Fragments:
     depth: Tensor
 
 
-def choose_backend(tensor: Tensor, backend: Backend = "auto") -> Literal["reference", "numba"]:
-    """The backend that serves a tensor: Numba on the CPU, the PyTorch reference elsewhere, unless one is forced."""
-    if backend == "numba" and tensor.device.type != "cpu":
-        raise ValueError(f"the numba backend draws on the CPU, but the vertices are on {tensor.device}")
-    if backend != "auto":
-        return backend
-    return "numba" if tensor.device.type == "cpu" else "reference"
-
-
-def _check(vertices: Tensor, faces: Tensor, height: int, width: int) -> None:
-    if vertices.ndim != 3 or vertices.shape[2] != 3:
-        raise ValueError(f"vertices must be (B, V, 3), not {tuple(vertices.shape)}")
-    if vertices.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"vertices must be float32 or float64, not {vertices.dtype}")
-    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"faces must be (F, 3) of int32 or int64, not {tuple(faces.shape)} of {faces.dtype}")
-    if height < 1 or width < 1:
-        raise ValueError(f"a picture needs at least one pixel, not {width} × {height}")
-    if faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < vertices.shape[1]:
-        raise ValueError(f"faces name vertices outside 0..{vertices.shape[1] - 1}")
-
-
 def rasterize(
     vertices: Tensor,  # [B, V, 3]
     faces: Tensor,  # [F, 3]
@@ -69,6 +48,7 @@ def rasterize(
     near: float = NEAR,
     far: float = FAR,
     backend: Backend = "auto",
+    check: bool = True,
 ) -> Fragments:
     """Draw a batch of meshes that share their faces.
 
@@ -83,13 +63,22 @@ def rasterize(
         faces: (F, 3) int32 or int64, shared by the batch.
         height, width: size of the picture in samples.
         near, far: range of depths drawn.
-        backend: ``auto``, ``reference`` (PyTorch, any device) or ``numba`` (CPU).
+        backend: ``auto``, ``reference`` (PyTorch, any device), ``numba`` (CPU) or ``triton`` (CUDA).
+        check: look at the values too: no faces, faces out of range, vertices that are not finite, and a mesh that lies
+            wholly at or behind the camera are errors. A GPU must be waited for. Without, the faces must be in range,
+            and what cannot be drawn is not.
 
     Raises:
-        ValueError: a shape, type, size or index is wrong.
+        ValueError: a shape, type, size, device or, with ``check``, value is wrong.
     """
-    _check(vertices, faces, height, width)
-    if choose_backend(vertices, backend) == "numba":
+    check_mesh(vertices, faces, values=check)
+    check_picture(height, width)
+    chosen = choose_backend(vertices, backend)
+    if chosen == "triton":
+        from recon_toolkit.rendering.raster_triton import TritonRasterize
+
+        face, barycentric, depth = TritonRasterize.apply(vertices, faces, height, width, near, far)
+    elif chosen == "numba":
         face, barycentric, depth = _NumbaRasterize.apply(vertices, faces, height, width, near, far)
     else:
         face = raster_reference.nearest_faces(vertices, faces, height, width, near, far)
@@ -103,12 +92,28 @@ def interpolate(
     fragments: Fragments,
     *,
     backend: Backend = "auto",
+    check: bool = True,
 ) -> Tensor:  # [B, H, W, C]
     """Interpolate any attribute of the vertices to the samples: (B, H, W, C), 0 where there is no face.
 
     Differentiable with respect to the attributes and, through the barycentrics, the vertices.
+
+    Args:
+        attributes: (B, V, C) float32 or float64, any values.
+        faces: (F, 3) as they were drawn.
+        fragments: what :func:`rasterize` returned.
+        backend, check: as for :func:`rasterize`.
+
+    Raises:
+        ValueError: a shape, type, device or, with ``check``, index is wrong.
     """
-    if choose_backend(attributes, backend) == "numba":
+    check_attributes(attributes, faces, fragments.face, fragments.barycentric, values=check)
+    chosen = choose_backend(attributes, backend)
+    if chosen == "triton":
+        from recon_toolkit.rendering.raster_triton import TritonInterpolate
+
+        return TritonInterpolate.apply(attributes, faces, fragments.face, fragments.barycentric)  # type: ignore[no-any-return]
+    if chosen == "numba":
         return _NumbaInterpolate.apply(attributes, faces, fragments.face, fragments.barycentric)  # type: ignore[no-any-return]
     if not len(faces):
         return attributes.new_zeros(*fragments.face.shape, attributes.shape[2])
@@ -130,28 +135,35 @@ def rasterize_depth(
     near: float = NEAR,
     far: float = FAR,
     backend: Backend = "auto",
+    check: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Anti-aliased depth: the mean over ``samples`` × ``samples`` per pixel, fused forward and backward.
 
     The samples of a pixel are spread evenly over its square around the integer coordinate.
 
     Args:
-        vertices, faces, near, far, backend: as for :func:`rasterize`.
+        vertices, faces, near, far, backend, check: as for :func:`rasterize`.
         height, width: size of the picture in pixels.
         samples: samples along a pixel's side, 1 or more.
         in_samples: u and v of the vertices count samples already: (pixel + 1/2) · samples − 1/2.
 
     Returns:
         depth (B, H, W), 0 where not covered; covered (B, H, W) bool, true where all the pixel's samples saw a face.
+
+    Raises:
+        ValueError: as for :func:`rasterize`.
     """
-    _check(vertices, faces, height, width)
-    if samples < 1:
-        raise ValueError(f"a pixel needs at least one sample, not {samples}")
+    check_mesh(vertices, faces, values=check)
+    check_picture(height, width, samples)
     if samples > 1 and not in_samples:  # pixel centres u become sample coordinates (u + 1/2) · samples − 1/2
-        scale = vertices.new_tensor([samples, samples, 1])
-        shift = vertices.new_tensor([(samples - 1) / 2, (samples - 1) / 2, 0])
-        vertices = vertices * scale + shift
-    if choose_backend(vertices, backend) == "numba":
+        places = vertices[..., :2] * samples + (samples - 1) / 2
+        vertices = torch.cat((places, vertices[..., 2:]), dim=-1)
+    chosen = choose_backend(vertices, backend)
+    if chosen == "triton":
+        from recon_toolkit.rendering.raster_triton import TritonDepth
+
+        return TritonDepth.apply(vertices, faces, height, width, samples, near, far)  # type: ignore[no-any-return]
+    if chosen == "numba":
         return _NumbaDepth.apply(vertices, faces, height, width, samples, near, far)  # type: ignore[no-any-return]
     face = raster_reference.nearest_faces(vertices, faces, height * samples, width * samples, near, far)
     _, depth = raster_reference.barycentrics(vertices, faces, face)
