@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from recon_toolkit import Batch, ImagePair, ModelOutput, Reconstruction, Rendering
 from recon_toolkit.geometry import Camera, normals_from_depth, shade
-from recon_toolkit.rendering import warp_to_view
+from recon_toolkit.rendering import render_object, warp_to_view
 
 Renderer = Callable[[Tensor, Tensor, Tensor], Rendering]
 
@@ -38,6 +38,9 @@ class Unsup3D(nn.Module):
         image_size: side of the square images in pixels.
         depth_min, depth_max: range of the canonical depth, in units of the object's distance.
         border_depth: depth of the two outermost columns on either side; 0.7 max + 0.3 min if not given.
+        repeated_rows: outermost rows above and below that take the depth of the next one inside. The published 0
+            leaves them free: no normal sees the outermost ones, and where the head meets the upper border they may
+            fold into a shelf before the forehead, which does not go away again.
         rotation_range: largest rotation about each axis, in degrees.
         translation_range: largest translation along x and y.
         translation_z_range: largest translation along z.
@@ -62,6 +65,7 @@ class Unsup3D(nn.Module):
         depth_min: float = 0.9,
         depth_max: float = 1.1,
         border_depth: float | None = None,
+        repeated_rows: int = 0,
         rotation_range: float = 60.0,
         translation_range: float = 0.1,
         translation_z_range: float = 0.0,
@@ -74,12 +78,17 @@ class Unsup3D(nn.Module):
         convex_start_rate: float = 1e-3,
     ) -> None:
         super().__init__()
+        if renderer is None:
+            raise ValueError("the model needs a renderer: set renderer.name, e.g. to depth-mesh")
         if not 0 < depth_min < depth_max:
             raise ValueError(f"depth_min {depth_min} must be above 0 and below depth_max {depth_max}")
         self.encoders = nn.ModuleDict(dict(encoders))
         self.renderer, self.camera, self.image_size = renderer, camera, image_size
         self.depth_range = (depth_min, depth_max)
         self.border_depth = 0.7 * depth_max + 0.3 * depth_min if border_depth is None else border_depth
+        if not 0 <= repeated_rows < image_size // 2:
+            raise ValueError(f"repeated_rows {repeated_rows} must be 0 or more, and less than half the image's side")
+        self.repeated_rows = repeated_rows
         rotation = math.radians(rotation_range)
         self.view_range = (rotation,) * 3 + (translation_range, translation_range, translation_z_range)
         self.ambient_range, self.diffuse_range = ambient_range, diffuse_range
@@ -116,7 +125,9 @@ class Unsup3D(nn.Module):
         low, high = self.depth_range
         depth = (torch.tanh(raw - raw.mean((1, 2), keepdim=True)) + 1) / 2 * (high - low) + low
         # The outermost columns lie at a fixed depth, so that the object cannot fill the whole picture.
-        return F.pad(depth[:, :, 2:-2], (2, 2), value=self.border_depth)
+        depth = F.pad(depth[:, :, 2:-2], (2, 2), value=self.border_depth)
+        rows = self.repeated_rows
+        return F.pad(depth[:, None, rows:-rows], (0, 0, rows, rows), mode="replicate")[:, 0] if rows else depth
 
     def _light(self, inputs: Tensor) -> Tensor:
         raw = torch.tanh(self.encoders["light"](inputs).float())
@@ -153,7 +164,7 @@ class Unsup3D(nn.Module):
         repeats = 2 if flip else 1
         light, view = factors.light.repeat(repeats, 1), factors.view.repeat(repeats, 1)
         image, _, _ = self._lit(depth, albedo, light)
-        rendering: Rendering = self.renderer(depth, image, view)
+        rendering = render_object(self.renderer, depth, image, albedo, light if self.shading else None, view)
         mask = rendering.mask.reshape(repeats, count, *rendering.mask.shape[1:]).all(0).to(image.dtype).detach()
         names = ("plain", "flipped")[:repeats]
         pairs = {
@@ -212,7 +223,8 @@ class Unsup3D(nn.Module):
 
     def _reconstruction(self, images: Tensor, factors: Canonical, spreads: tuple[Tensor, ...] | None) -> Reconstruction:
         lit, shading, normals = self._lit(factors.depth, factors.albedo, factors.light)
-        rendering: Rendering = self.renderer(factors.depth, lit, factors.view)
+        light = factors.light if self.shading else None
+        rendering = render_object(self.renderer, factors.depth, lit, factors.albedo, light, factors.view)
         maps = torch.cat((factors.albedo, shading), dim=1)
         warped = warp_to_view(maps, rendering.depth, factors.view, self.camera)
         return Reconstruction(

@@ -54,6 +54,7 @@ def reconstruct(
     """
     import torch
 
+    from recon_toolkit.errors import ReconError
     from recon_toolkit.geometry.camera import Camera
     from recon_toolkit.inference import reconstruct_files
     from recon_toolkit.training.run import load_run
@@ -61,6 +62,12 @@ def reconstruct(
     chosen = _device(device)
     host = plugin_host(context, plugins, disabled)
     model, resolved = load_run(run, host, chosen)
+    if not hasattr(model, "reconstruct"):
+        raise ReconError(
+            f"its model '{resolved.pipeline.model.name}' does not reconstruct photographs",
+            where=str(run),
+            remedy="name the run of one that does",
+        )
     with progress_of(context) as progress, torch.inference_mode():
         report = reconstruct_files(
             model,  # type: ignore[arg-type]

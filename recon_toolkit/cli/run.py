@@ -108,6 +108,9 @@ def _print(summary: RunSummary) -> None:
             unit = " ×10⁻²" if name == "SIDE" else "°"
             ratio = getattr(summary, baseline)
             print(f"{name} {value:.2f}{unit}" + (f" ({ratio:.2f} × constant depth)" if ratio is not None else ""))
+    if summary.psnr is not None:
+        lpips = "" if summary.lpips is None else f", LPIPS {summary.lpips:.3f}"
+        print(f"PSNR {summary.psnr:.2f} dB, SSIM {summary.ssim:.3f}{lpips}")
     for finding in summary.findings:
         print(f"finding: {finding}")
     print(f"{summary.steps} steps in {summary.seconds:.0f} s; look at {summary.run}")

@@ -80,7 +80,7 @@ class DepthMetrics:
     def summary(self) -> DepthSummary:
         """Mean ± standard deviation over the images that have a pixel to score."""
         empty = int(self.side.isnan().sum())
-        metrics = {f.name: _summary(getattr(self, f.name)) for f in fields(self)}
+        metrics = {f.name: metric_summary(getattr(self, f.name)) for f in fields(self)}
         # An image that the prediction misses altogether covers nothing; that is part of the coverage's mean.
         return DepthSummary(**metrics, images=len(self) - empty, empty=empty)
 
@@ -185,7 +185,8 @@ def _some(variance: Tensor) -> Tensor:
     return variance.where(variance > 1e-24, torch.nan)
 
 
-def _summary(values: Tensor) -> MetricSummary:
+def metric_summary(values: Tensor) -> MetricSummary:
+    """Mean and standard deviation of one number an image (B,), those that are NaN left out."""
     finite = values[~values.isnan()]
     if not len(finite):
         return MetricSummary(mean=float("nan"), std=float("nan"))

@@ -59,8 +59,25 @@ def write_page(run: Path, summary: RunSummary) -> None:
 
 
 def _scores(summary: RunSummary) -> str:
+    parts = [part for part in (_depth_scores(summary), _image_scores(summary)) if part]
+    notes = "".join(f"<p>{html.escape(note)}.</p>" for note in summary.notes)
+    return ("".join(parts) or "<p>The data set has no true depth, so there is no score.</p>") + notes
+
+
+def _image_scores(summary: RunSummary) -> str:
+    if summary.psnr is None or summary.ssim is None:
+        return ""
+    rows = [("PSNR dB", summary.psnr, summary.psnr_std, 2), ("SSIM", summary.ssim, summary.ssim_std, 3)]
+    if summary.lpips is not None:
+        rows.append(("LPIPS", summary.lpips, summary.lpips_std, 3))
+    heads = "".join(f"<th>{name}</th>" for name, *_ in rows)
+    cells = "".join(f"<td>{mean:.{digits}f} ± {std:.{digits}f}</td>" for _, mean, std, digits in rows)
+    return f"<table><tr><th>{summary.images} held-out images</th>{heads}</tr><tr><td>pictures</td>{cells}</tr></table>"
+
+
+def _depth_scores(summary: RunSummary) -> str:
     if summary.side is None or summary.mad is None or summary.baselines is None:
-        return "<p>The data set has no true depth, so there is no score.</p>"
+        return ""
     rows = [("this run", summary.side, summary.side_std, summary.mad, summary.mad_std)]
     for name, base in (("constant depth", summary.baselines.constant), ("average depth", summary.baselines.average)):
         if base is not None:
@@ -98,9 +115,12 @@ def _write_curves(run: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot([e["step"] for e in train], [e["loss"] for e in train])
     left.set(xlabel="step", ylabel="loss", title="training loss")
-    for key, label in (("side_ratio", "SIDE"), ("mad_ratio", "MAD")):
+    depth = not any("psnr" in e for e in scored) or any("side_ratio" in e for e in scored)
+    lines = (("side_ratio", "SIDE"), ("mad_ratio", "MAD")) if depth else (("psnr", "PSNR"),)
+    for key, label in lines:
         right.plot([e["step"] for e in scored], [e[key] for e in scored], marker="o", label=label)
-    right.set(xlabel="step", ylabel="× constant depth", title="validation error")
+    unit, title = ("× constant depth", "validation error") if depth else ("dB", "PSNR on held-out images")
+    right.set(xlabel="step", ylabel=unit, title=title)
     if scored:
         right.legend()
     buffer = io.BytesIO()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.evaluation.image_metrics import ImageReport, Lpips, find_lpips
 from recon_toolkit.evaluation.report import ScoreReport
 from recon_toolkit.export.contact_sheet import contact_sheet
-from recon_toolkit.export.overview import reconstruction_columns
 from recon_toolkit.export.pictures import save_png
 from recon_toolkit.files import write_text
 from recon_toolkit.geometry import Camera
@@ -24,7 +25,7 @@ from recon_toolkit.training.loop import Trainer
 from recon_toolkit.training.page import write_page
 from recon_toolkit.training.run_data import Splits
 from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.validation import evaluate, examples
+from recon_toolkit.training.validation import evaluate, evaluate_images, sheet_columns
 
 SUMMARY = "summary.json"
 SHEETS, CONTACT_SHEET = "sheets", "contact_sheet.png"
@@ -45,6 +46,32 @@ class Reporter:
         self.resolved, self.trainer, self.splits = resolved, trainer, splits
         self.out, self.log, self.progress = out, log, progress
         self.camera = Camera(fov=resolved.pipeline.camera.fov)
+        self.notes: list[str] = []
+
+    @cached_property
+    def _lpips(self) -> Lpips | None:
+        """LPIPS, looked for once; that it is absent is said once."""
+        found, reason = find_lpips(self.trainer.fabric.device)
+        if reason is not None:
+            self.progress.warn(reason)
+            self.notes.append(reason)
+        return found
+
+    def _evaluate_images(self, data: PackedImages | None, images: int | None, description: str) -> ImageReport | None:
+        model = self.trainer.model
+        if data is None or not hasattr(model, "scored_pair"):
+            return None
+        return evaluate_images(
+            model,  # type: ignore[arg-type]
+            data,
+            device=self.trainer.fabric.device,
+            images=images,
+            batch_size=self.resolved.pipeline.evaluation.batch_size,
+            autocast=self._autocast,
+            lpips=self._lpips,
+            progress=self.progress,
+            description=description,
+        )
 
     def _evaluate(self, data: PackedImages | None, images: int | None, description: str) -> ScoreReport | None:
         if data is None:
@@ -73,26 +100,32 @@ class Reporter:
         pipeline = self.resolved.pipeline
         held_out = self.splits.validation or self.splits.evaluation
         data = held_out or self.splits.train
-        report = self._evaluate(data, pipeline.training.validation_images, "validating")
+        count = pipeline.training.validation_images
+        self._log(step, self._evaluate(data, count, "validating"), self._evaluate_images(data, count, "validating"))
+        columns = sheet_columns(self.trainer.model, data, device=self.trainer.fabric.device, autocast=self._autocast)
+        if columns is None:
+            return
+        title = f"{self.resolved.name}, step {step}: {'held-out' if held_out else 'training'} images"
+        sheet = contact_sheet(columns, title=title)
+        for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
+            save_png(path, sheet)
+
+    def _log(self, step: int, report: ScoreReport | None, pictures: ImageReport | None) -> None:
+        """One entry of the log with all scores of a step, and a line each for a person."""
+        values: dict[str, Any] = {}
         if report is not None:
-            values = report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
+            values |= report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
             constant = report.baselines.constant
             values |= {"side_ratio": _ratio(report.side, constant.side), "mad_ratio": _ratio(report.mad, constant.mad)}
-            self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
             self.progress.say(
                 f"step {step}: SIDE {report.side:.2f} ({values['side_ratio']:.2f} × constant depth), "
                 f"MAD {report.mad:.1f}° ({values['mad_ratio']:.2f} ×), relief slope {report.slope:.2f}"
             )
-        batch, found = examples(
-            self.trainer.model,  # type: ignore[arg-type]
-            data,
-            device=self.trainer.fabric.device,
-            autocast=self._autocast,
-        )
-        title = f"{self.resolved.name}, step {step}: {'held-out' if held_out else 'training'} images"
-        sheet = contact_sheet(reconstruction_columns(found, batch), title=title)
-        for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
-            save_png(path, sheet)
+        if pictures is not None:
+            values |= pictures.model_dump(include={"psnr", "ssim", "lpips"}, exclude_none=True)
+            self.progress.say(f"step {step}: {pictures.text()}")
+        if values:
+            self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
 
     def finish(self) -> RunSummary:
         """Score the finished model, write its weights, the summary and the page; the first process does it for all."""
@@ -102,6 +135,7 @@ class Reporter:
         with trainer.averaged():
             data = self.splits.evaluation if first else None
             report = self._evaluate(data, pipeline.evaluation.images, "scoring")
+            pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
             summary = RunSummary(
                 run=self.out,
                 pipeline=self.resolved.name,
@@ -112,7 +146,8 @@ class Reporter:
                 device=str(trainer.fabric.device),
                 seed=pipeline.seed,
                 findings=state.findings,
-                **(_scores(report) if report else {}),
+                notes=self.notes,
+                **(_image_scores(pictures) if pictures else {}) | (_scores(report) if report else {}),
             )
             if first:
                 tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
@@ -134,6 +169,12 @@ def _scores(report: ScoreReport) -> dict[str, Any]:
         "side_ratio": _ratio(report.side, constant.side),
         "mad_ratio": _ratio(report.mad, constant.mad),
     }
+
+
+def _image_scores(report: ImageReport) -> dict[str, Any]:
+    values = report.model_dump()
+    values["excluded"] = values.pop("empty")
+    return values
 
 
 def _ratio(value: float, baseline: float) -> float:

@@ -18,12 +18,18 @@ class RunSummary(BaseModel):
         steps, seconds: training steps done, and seconds spent in training (over all sessions).
         images_per_second: training throughput.
         images: evaluated images.
-        side: scale-invariant depth error ×10⁻², mean over images; None without ground truth.
+        side: scale-invariant depth error ×10⁻², mean over images; None without ground truth, or where the model has
+            no depth.
         mad: mean angle deviation of normals in degrees.
         side_std, mad_std: standard deviations over images.
         mae, mse, slope, correlation: means over images.
         baselines: constant and average depth on the same images.
         side_ratio, mad_ratio: side and mad over the constant-depth baseline's.
+        psnr, ssim: of the model's pictures, means over images, see
+            :class:`~recon_toolkit.evaluation.image_metrics.ImageMetrics`; None where it offers none to score.
+        lpips: likewise; None also where AlexNet's weights are absent.
+        psnr_std, ssim_std, lpips_std: standard deviations over images.
+        notes: what was left out of the scores, and why.
         findings: failures that the health check named while training.
         excluded: evaluated images without a usable mask.
     """
@@ -49,4 +55,11 @@ class RunSummary(BaseModel):
     side_ratio: float | None = None
     mad_ratio: float | None = None
     baselines: Baselines | None = None
+    psnr: float | None = None
+    psnr_std: float | None = None
+    ssim: float | None = None
+    ssim_std: float | None = None
+    lpips: float | None = None
+    lpips_std: float | None = None
+    notes: list[str] = []
     findings: list[str] = []

@@ -1,16 +1,23 @@
-"""Scoring a model on a packed data set, and the contact sheet of what it sees there."""
+"""Scoring a model on a packed data set, and the contact sheet of what it sees there.
+
+What a model offers is what it is scored by: depth if it has ``reconstruct(images)``, pictures if it has
+``scored_pair(batch)``. One with ``sheet_columns(batch)`` chooses its contact sheet's columns.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, ScoresImages, image_metrics
 from recon_toolkit.evaluation.metrics import DepthMetrics
 from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
+from recon_toolkit.export.overview import reconstruction_columns
 from recon_toolkit.geometry import Camera
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.structures import Batch, Reconstruction, Reconstructs
@@ -28,7 +35,7 @@ def evaluate(
     progress: Progress = QUIET,
     description: str = "scoring",
 ) -> tuple[ScoreReport, DepthMetrics] | None:
-    """Reconstruct the first images of a data set and score their depth; None if it has no true depth.
+    """Reconstruct the first images of a data set and score their depth; None if it, or the model, has no depth.
 
     Args:
         model: called with images (B, 3, H, W) in [0, 1].
@@ -40,7 +47,7 @@ def evaluate(
         autocast: the precision context that the networks run in.
         progress, description: for the bar.
     """
-    if "depth" not in data.fields:
+    if "depth" not in data.fields or not hasattr(model, "reconstruct"):
         return None
     count = min(images or len(data), len(data))
     evaluator = DepthEvaluator(camera)
@@ -54,6 +61,66 @@ def evaluate(
             evaluator.add(found.depth, batch.depth, prediction_mask=found.mask, truth_mask=batch.mask)
             task.advance(len(batch))
     return evaluator.report(), evaluator.metrics()
+
+
+@torch.no_grad()
+def evaluate_images(
+    model: ScoresImages,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int | None = None,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    lpips: Lpips | None = None,
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> ImageReport | None:
+    """Score the pictures of a model for the first images of a data set; None if the model offers no pair.
+
+    Args:
+        model: its ``scored_pair`` is called with batches of the fields that it reads (``batch_fields``).
+        lpips: computes LPIPS; left out without.
+        data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
+    """
+    if not hasattr(model, "scored_pair"):
+        return None
+    count = min(images or len(data), len(data))
+    parts: list[ImageMetrics] = []
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            indices = np.arange(start, min(start + batch_size, count))
+            batch = data.batch(indices, getattr(model, "batch_fields", None)).to(device)
+            with autocast():
+                pair = model.scored_pair(batch)
+            parts.append(image_metrics(pair, lpips))
+            task.advance(len(batch))
+    return ImageMetrics.cat(parts).report()
+
+
+@torch.no_grad()
+def sheet_columns(
+    model: object,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int = 12,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Mapping[str, Tensor] | None:
+    """The contact sheet's columns for the first images of a data set; None if the model has nothing to show.
+
+    They are those of the model's own ``sheet_columns(batch)``, label → (B, C, H, W) in [0, 1], or else those of its
+    reconstructions.
+    """
+    own: Callable[[Batch], Mapping[str, Tensor]] | None = getattr(model, "sheet_columns", None)
+    if own is not None:
+        batch = data.batch(np.arange(min(images, len(data))), getattr(model, "batch_fields", None))
+        with autocast():
+            return own(batch.to(device))
+    if not hasattr(model, "reconstruct"):
+        return None
+    batch, found = examples(model, data, device=device, images=images, autocast=autocast)
+    return reconstruction_columns(found, batch)
 
 
 def examples(
