@@ -21,6 +21,7 @@ LAYERS = (
     ("assembly",),
     ("evaluation", "export"),
     ("training", "inference"),
+    ("conformance",),
     ("bench",),
     ("cli",),
 )

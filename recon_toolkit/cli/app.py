@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,11 +12,14 @@ from typing import Annotated
 import typer
 import typer.main
 
-from recon_toolkit.cli import data, pipelines, plugins, reconstruct, run, score
+from recon_toolkit.cli import check_renderer, data, pipelines, plugins, reconstruct, run, score
 from recon_toolkit.cli.common import Settings, fail
 from recon_toolkit.errors import ConfigError, ReconError
 
-EXIT_CODES = "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed, 130 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed or a renderer does not "
+    "conform, 130 interrupted."
+)
 GLOBAL_FLAGS = ("--debug", "--quiet")
 
 app = typer.Typer(
@@ -54,12 +58,13 @@ def _global_options(
     context.obj = Settings(debug=debug, quiet=quiet)
 
 
-for command in (run, score, reconstruct, data, pipelines, plugins):
+for command in (run, score, reconstruct, check_renderer, data, pipelines, plugins):
     command.register(app)
 
 
 def main() -> None:
     """Entry point of the ``recon`` script."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: cleans up and says so
     sys.exit(execute(sys.argv[1:]))
 
 
@@ -71,6 +76,8 @@ def execute(arguments: Sequence[str]) -> int:
     except SystemExit as stop:
         if isinstance(stop.__context__, BrokenPipeError):
             return _reader_left()
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):  # typer made it an exit
+            fail("interrupted")
         return _flushed(stop.code if isinstance(stop.code, int) else int(stop.code is not None))
     except KeyboardInterrupt:
         fail("interrupted")

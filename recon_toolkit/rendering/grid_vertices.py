@@ -36,7 +36,11 @@ def grid_vertices(
         samples: u and v count samples, this many along a pixel's side: (pixel + 1/2) · samples − 1/2.
         pixel_offset: subtracted from u and v in pixels.
         backend: ``auto``, ``reference``, ``numba`` or ``triton``.
+
+    Raises:
+        ValueError: depth and view do not fit each other.
     """
+    _check(depth, view)
     height, width = depth.shape[-2:]
     shift = (0.5 - pixel_offset) * samples - 0.5
     chosen = choose_backend(depth, backend)
@@ -67,7 +71,11 @@ def canonical_grid(
 
     Returns:
         x and y for ``grid_sample`` with ``align_corners=True``: −1 and 1 are the centres of the outermost pixels.
+
+    Raises:
+        ValueError: depth and view do not fit each other.
     """
+    _check(depth, view)
     height, width = depth.shape[-2:]
     focal = camera.focal_length(width)
     scale = (2 * focal / (width - 1), 2 * focal / (height - 1))
@@ -81,6 +89,11 @@ def canonical_grid(
     z = points[:, 2:]
     grid = points[:, :2] / torch.where(z > 0, z, 1) * points.new_tensor(scale)[:, None]
     return grid.transpose(1, 2).reshape(-1, height, width, 2)
+
+
+def _check(depth: Tensor, view: Tensor) -> None:
+    if depth.ndim != 3 or view.shape != (len(depth), 6):
+        raise ValueError(f"depth must be (B, H, W) and view (B, 6), not {tuple(depth.shape)} and {tuple(view.shape)}")
 
 
 def _place(

@@ -1,0 +1,134 @@
+"""The conformance suite: every check in order, each on its own, into one report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from recon_toolkit.conformance import coverage, gradients, protocol, robustness, values
+from recon_toolkit.conformance.registration import Registration, register
+from recon_toolkit.conformance.report import CheckResult, ConformanceReport, summarise
+from recon_toolkit.conformance.speed import speed
+from recon_toolkit.conformance.subject import Factory, ProtocolFault, Subject
+from recon_toolkit.progress import QUIET, Progress
+from recon_toolkit.registry import describe
+
+Check = Callable[[], CheckResult | Iterable[CheckResult]]
+
+
+def check_renderer(
+    factory: Factory,
+    *,
+    name: str = "renderer",
+    options: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+    only: Collection[str] = (),
+    large: int = 256,
+    training: Callable[[], CheckResult] | None = None,
+    progress: Progress = QUIET,
+) -> ConformanceReport:
+    """Check a renderer against the renderer protocol.
+
+    Nothing but the protocol is used: the renderer is built with a camera and a depth range, and called with canonical
+    depth (B, H, W), canonical image (B, C, H, W) and view (B, 6). A check that raises fails and names the exception;
+    the others go on.
+
+    Args:
+        factory: called with ``camera`` and ``depth_range`` as keywords; returns the renderer. A class will do.
+        name: for the report.
+        options: for the report.
+        device: where the checks run.
+        only: names of checks to run; all by default.
+        large: the largest picture's side in pixels.
+        training: runs the training check, see :func:`~recon_toolkit.conformance.training.smoke_test`; left out if
+            None.
+        progress: where bars go.
+
+    Raises:
+        ValueError: ``only`` names a check that there is not.
+    """
+    start, subject = time.monotonic(), Subject(factory, device)
+    registration = _registered(subject)
+    checks = _checks(subject, registration, large, training)
+    unknown = set(only) - checks.keys()
+    if unknown:
+        raise ValueError(f"there is no check {sorted(unknown)}; there are {', '.join(checks)}")
+    results: list[CheckResult] = []
+    chosen = {key: check for key, check in checks.items() if not only or key in only}
+    for key, check in progress.track(chosen.items(), description=f"checking {name}", unit="check"):
+        results += _guarded(key, check)
+    verdict, trainable, summary = summarise(results)
+    return ConformanceReport(
+        renderer=name,
+        options=dict(options or {}),
+        verdict=verdict,
+        trainable=trainable,
+        summary=summary,
+        device=str(subject.device),
+        seconds=round(time.monotonic() - start, 1),
+        checks=results,
+    )
+
+
+def _checks(
+    subject: Subject,
+    registration: Registration | Exception,
+    large: int,
+    training: Callable[[], CheckResult] | None,
+) -> dict[str, Check]:
+    def placed(check: Callable[[Registration], CheckResult]) -> Check:
+        def run() -> CheckResult:
+            if isinstance(registration, Exception):
+                raise registration
+            return check(registration)
+
+        return run
+
+    checks: dict[str, Check] = {
+        "planes": placed(partial(values.planes, subject)),
+        "ellipsoid": placed(partial(values.curved, subject)),
+        "colours": placed(partial(values.colours, subject)),
+        "pixel-offset": placed(values.offset),
+        "edges": partial(coverage.edges, subject),
+        "background": placed(partial(coverage.background, subject)),
+        "gradients": partial(gradients.against_differences, subject),
+        "evenness": partial(gradients.evenness, subject),
+        "near-far": partial(robustness.near_far, subject),
+        "degenerate": partial(robustness.degenerate, subject),
+        "broken-input": partial(robustness.one_broken, subject),
+        "batch": partial(protocol.batch_independence, subject),
+        "determinism": partial(protocol.determinism, subject),
+        "types": partial(protocol.types, subject),
+        "sizes": placed(partial(protocol.sizes, subject, large=large)),
+        "inputs": partial(protocol.inputs_kept, subject),
+        "device": partial(protocol.device, subject),
+        "speed": partial(speed, subject),
+    }
+    if training is not None:
+        checks["training"] = training
+    return checks
+
+
+def _registered(subject: Subject) -> Registration | Exception:
+    try:
+        return register(subject)
+    except Exception as error:
+        return error
+
+
+def _guarded(name: str, check: Check) -> list[CheckResult]:
+    try:
+        found = check()
+    except ProtocolFault as fault:
+        return [_raised(name, str(fault), "return a Rendering: image (B,C,H,W), depth (B,H,W), mask (B,H,W) bool")]
+    except Exception as error:
+        return [_raised(name, f"it raises {describe(error)}", "mend what raises; `--debug` shows where")]
+    return [found] if isinstance(found, CheckResult) else list(found)
+
+
+def _raised(name: str, cause: str, remedy: str) -> CheckResult:
+    return CheckResult(name=name, title="could not be checked", verdict="fail", cause=cause, remedy=remedy)
