@@ -128,7 +128,8 @@ def test_plugins_as_json_with_a_broken_one_and_a_conflict(tmp_path: Path, capsys
     arguments = ["plugins", "--json", "--plugin", str(broken), "--plugin", str(twin), "--disable-plugin", "datasets"]
     assert execute(arguments) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [plugin["name"] for plugin in found["plugins"]] == ["synthetic-faces", "unsup3d", "twin.py"]
+    names = [plugin["name"] for plugin in found["plugins"]]
+    assert {"synthetic-faces", "unsup3d"} < set(names) and names[-1] == "twin.py" and "datasets" not in names
     assert [(failure["name"], failure["cause"]) for failure in found["failures"]] == [
         ("broken.py", "ImportError: no cv2 here")
     ]

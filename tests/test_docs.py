@@ -240,7 +240,7 @@ def tiny(arguments: list[str]) -> list[str]:
     after: list[str] = []
     if arguments[0] == "run":
         before += [f"encoders.{role}.width=4" for role in pipeline.encoders]
-        before += ["model.convex_start_steps=1"] if pipeline.model.options["convex_start_steps"] else []
+        before += ["model.convex_start_steps=1"] if pipeline.model.options.get("convex_start_steps") else []
         after = ["steps=2", "batch_size=2", "log_every=1", "validate_every=null", "precision=fp32", "accelerator=cpu"]
     position = 2 if arguments[0] == "data" else 1
     settings = [word for setting in before for word in ("--set", setting)]
@@ -308,7 +308,8 @@ def test_plugins_are_as_short_as_promised() -> None:
 
 def options_of(command: Any, name: str = "recon") -> Iterator[tuple[str, set[str]]]:
     """(command, its options) for a command and those below it."""
-    yield name, {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    yield name, options | {"--help", "-h"}
     for child, below in getattr(command, "commands", {}).items():
         yield from options_of(below, f"{name} {child}")
 

@@ -125,7 +125,7 @@ def types(subject: Subject) -> CheckResult:
         with torch.autocast(subject.device.type, dtype=torch.bfloat16):
             found = subject.gradients(depth, image, view)
         both = found.rendering.mask & plain.mask
-        off = float((found.rendering.depth.float() - plain.depth)[both].abs().max()) if both.any() else 0.0
+        off = float((found.rendering.depth.float() - plain.depth)[both].detach().abs().max()) if both.any() else 0.0
         result.measured["change under bf16 autocast"] = off
         if not found.finite() or off > 1e-3:
             problems.append("precision is lost under bf16 autocast: a matrix product runs in bfloat16")
