@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from record import RESULTS, describe
 from torch import Tensor
 
 from recon_toolkit import Camera, build_dataset, load_plugins
+from recon_toolkit.conformance import check_renderer
 from recon_toolkit.conformance.truth import Ellipsoid, canonical_depth, view_of
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.export.contact_sheet import contact_sheet
@@ -68,6 +70,7 @@ class Comparison(BaseModel):
     environment: Environment
     trained: list[Trained] = []
     evenness: dict[str, dict[str, float]] = {}
+    verdicts: dict[str, str] = {}
     notes: list[str] = []
 
 
@@ -126,6 +129,14 @@ def draw_gradients(path: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+def verdict(name: str, options: dict[str, Any]) -> str:
+    """What the conformance suite says, without training."""
+    target = load_plugins().registry.get("renderer", name).component.load()
+    report = check_renderer(partial(target, **options), name=name, options=options)
+    others = [f"{check.name} {check.verdict}" for check in report.checks if check.verdict in ("warn", "fail")]
+    return report.verdict + (f" ({', '.join(others)})" if others else "")
+
+
 def draw_faces(keep: Path, names: list[str], path: Path, count: int = 6) -> None:
     """Normals and depth that each trained model sees in the same held-out pictures."""
     columns: dict[str, Tensor] = {}
@@ -158,6 +169,7 @@ def main() -> None:
         environment=describe(["python", *sys.argv], torch.device("cpu")),
         trained=[collect(options.keep / name) for name in runs],
         evenness=draw_gradients(PICTURES / "renderers-gradients.png"),
+        verdicts={label: verdict(name, options) for label, name, options in SHOWN},
         notes=[f"not trained: {name}" for name in options.renderers if name not in runs],
     )
     if runs:

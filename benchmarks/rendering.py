@@ -207,6 +207,27 @@ def summary(results: Results) -> dict[str, float]:
     return found
 
 
+def plot(results: Results, path: Path) -> None:
+    """Time over the picture's size at 16 maps, and over the batch at 64 pixels, on logarithmic axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True, sharey=True)
+    for label in dict.fromkeys(case.renderer for case in results.cases):
+        own = [c for c in results.cases if c.renderer == label and c.what == "all"]
+        sizes = sorted((c.size, c.timing.median_ms) for c in own if c.batch == 16)
+        batches = sorted((c.batch, c.timing.median_ms) for c in own if c.size == 64)
+        left.plot(*zip(*sizes, strict=True), marker="o", label=label) if sizes else left.plot([], label=label)
+        right.plot(*zip(*batches, strict=True), marker="o", label=label) if batches else None
+    left.set(xscale="log", yscale="log", xlabel="side in pixels, 16 maps", ylabel="ms, forward and backward")
+    right.set(xscale="log", xlabel="maps of 64 × 64")
+    left.legend(fontsize=8)
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
 def main() -> None:
     """Measure all cases and write results/rendering-DEVICE.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -243,6 +264,8 @@ def main() -> None:
     results.values = summary(results)
     path = options.out or RESULTS / f"{results.benchmark}.json"
     path.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    if not options.out:
+        plot(results, RESULTS.parent.parent / "docs" / "images" / f"{results.benchmark}.png")
     print(results.values, *results.left_out, path, sep="\n")
 
 

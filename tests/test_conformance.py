@@ -191,3 +191,4 @@ def test_a_short_training_run_is_reported(tiny: Path, capsys: Any) -> None:
     (found,) = json.loads(capsys.readouterr().out)["checks"]
     assert found["name"] == "training"
     assert found["measured"]["steps"] >= 16
+    assert found["verdict"] == "skipped" and "too few" in found["cause"]  # three seconds' worth

@@ -40,8 +40,8 @@ class HeightfieldRenderer(DepthRenderer):
         pixel_offset: shift of the sample positions in pixels, as for ``depth-mesh``.
 
     Raises:
-        ValueError: an option is out of range; or, when called, an argument has a wrong shape or type, or the map has
-            depths that are not positive.
+        ValueError: an option is out of range; or, when called, an argument has a wrong shape or type. Values are not
+            looked at, so that no device is waited for.
     """
 
     def __init__(
@@ -106,5 +106,3 @@ def _check(depth: Tensor, view: Tensor) -> None:
         raise ValueError(
             f"view must be {depth.dtype} on {depth.device} like canonical_depth, not {view.dtype} on {view.device}"
         )
-    if (depth <= 0).any():
-        raise ValueError(f"canonical_depth must be positive, not {float(depth.detach().nan_to_num(nan=1).min())}")

@@ -25,6 +25,8 @@ from recon_toolkit.training.run_data import open_splits
 #: figures of the health check's `rough-depth`); between them the limit is their geometric mean.
 ROUGH = 0.05
 TRIAL_STEPS = 8
+#: Before the networks have settled, any depth is rough.
+ENOUGH_STEPS = 200
 SETTINGS = ("training.validate_every=null", "training.log_every=10", "evaluation.images=48")
 #: A few hundred pictures are enough to see a shape being ruined, and are made in seconds.
 FEW_IMAGES = ("dataset.count=400", "dataset.validation=8", "dataset.test=48")
@@ -78,11 +80,11 @@ def smoke_test(load: Loader, minutes: float = 2.0, *, device: str = "auto", prog
         "MAD × constant depth": summary.mad_ratio,
         "findings": ", ".join(summary.findings) or "none",
     }
-    _judge(result, summary.findings, fall, rough)
+    _judge(result, summary.findings, summary.steps, fall, rough)
     return result
 
 
-def _judge(result: CheckResult, findings: list[str], fall: float, rough: float) -> None:
+def _judge(result: CheckResult, findings: list[str], steps: int, fall: float, rough: float) -> None:
     ruined = "rough-depth" in findings or rough > ROUGH
     if "nan" in findings:
         result.verdict, result.cause = "fail", "steps had a loss or gradient that is not finite"
@@ -90,6 +92,9 @@ def _judge(result: CheckResult, findings: list[str], fall: float, rough: float) 
     elif "dead-gradients" in findings:
         result.verdict, result.cause = "fail", "no gradient reaches some of the networks"
         result.remedy = "see the checks of gradients"
+    elif steps < ENOUGH_STEPS:
+        result.verdict, result.cause = "skipped", f"{steps} steps are too few to tell a ruined shape from a young one"
+        result.remedy = "give it longer with --minutes"
     elif ruined:
         result.verdict, result.cause = "fail", "the shape is ruined: the depth fills with stripes or a checkerboard"
         result.remedy = "see 'evenness': more samples a pixel"
