@@ -189,6 +189,10 @@ class Renderer:
 
     def project(self, vertices: Tensor, **camera: Unpack[CameraArguments]) -> Tensor:
         """Vertices (B, V, 3) on the screen: x and y in [−1, 1], y up, and depth z."""
+        unknown = sorted(camera.keys() - CameraArguments.__annotations__.keys())
+        if unknown:
+            known = ", ".join(CameraArguments.__annotations__)
+            raise ValueError(f"a call takes the camera arguments {known}, not {unknown[0]}")
         if self.camera_mode == "projection":
             K, R, t = (
                 checks.check_camera_matrix(camera.get(name, getattr(self, name)), name, shape, vertices)  # type: ignore[arg-type]

@@ -65,21 +65,27 @@ def check_renderer(
     """
     from recon_toolkit.config.options import plain_value
     from recon_toolkit.conformance import check_renderer as check
+    from recon_toolkit.conformance.truth import CAMERA, DEPTH_RANGE
     from recon_toolkit.errors import ReconError
     from recon_toolkit.files import write_text
 
     host = plugin_host(context, plugin, disable_plugin)
     part = _component(name, overrides or [], host)
+    _check_device(device)
+    part.build(camera=CAMERA, depth_range=DEPTH_RANGE)  # an option that it refuses is no fault of the renderer
+
+    def load(extra: tuple[str, ...]) -> ResolvedPipeline:
+        from recon_toolkit.config.pipeline import load_pipeline
+
+        settings = [f"renderer={{name: '{name}'}}", *(f"renderer.{text}" for text in overrides or ())]
+        return load_pipeline(pipeline, [*settings, *extra], host)
+
+    if training and (not only or "training" in only):
+        load(())  # a pipeline that is not there is found before the other checks
     with progress_of(context) as progress:
 
         def train() -> Any:
             from recon_toolkit.conformance.training import smoke_test
-
-            def load(extra: tuple[str, ...]) -> ResolvedPipeline:
-                from recon_toolkit.config.pipeline import load_pipeline
-
-                settings = [f"renderer={{name: '{name}'}}", *(f"renderer.{text}" for text in overrides or ())]
-                return load_pipeline(pipeline, [*settings, *extra], host)
 
             return smoke_test(load, minutes, device=device, progress=progress)
 
@@ -103,6 +109,19 @@ def check_renderer(
         _print(report)
     if report.verdict == "fail":
         raise typer.Exit(DOES_NOT_CONFORM)
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    from recon_toolkit.errors import ReconError
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ReconError(
+            "torch cannot use this device here", where=f"--device {device}", remedy="use cpu, or cuda with a GPU"
+        ) from error
 
 
 def _component(name: str, overrides: list[str], host: PluginHost) -> ResolvedComponent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -56,7 +57,7 @@ def check_renderer(
     checks = _checks(subject, registration, large, training)
     unknown = set(only) - checks.keys()
     if unknown:
-        raise ValueError(f"there is no check {sorted(unknown)}; there are {', '.join(checks)}")
+        raise ValueError(f"there is no check {', '.join(sorted(unknown))}; there are {', '.join(checks)}")
     results: list[CheckResult] = []
     chosen = {key: check for key, check in checks.items() if not only or key in only}
     for key, check in progress.track(chosen.items(), description=f"checking {name}", unit="check"):
@@ -126,8 +127,14 @@ def _guarded(name: str, check: Check) -> list[CheckResult]:
     except ProtocolFault as fault:
         return [_raised(name, str(fault), "return a Rendering: image (B,C,H,W), depth (B,H,W), mask (B,H,W) bool")]
     except Exception as error:
-        return [_raised(name, f"it raises {describe(error)}", "mend what raises; `--debug` shows where")]
+        return [_raised(name, f"it raises {describe(error)}", f"mend what raises, at {_place(error)}")]
     return [found] if isinstance(found, CheckResult) else list(found)
+
+
+def _place(error: Exception) -> str:
+    """File and line where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno}"
 
 
 def _raised(name: str, cause: str, remedy: str) -> CheckResult:

@@ -54,4 +54,4 @@ def grid_faces(height: int, width: int, device: torch.device | str = "cpu") -> T
     Each quad gives (v00, v10, v01) and (v01, v10, v11) (Wu et al. 2020, code). The result is
     shared: do not write to it.
     """
-    return _grid_faces(height, width, torch.device(device))
+    return _grid_faces(height, width, torch.empty(0, device=device).device)  # with its index: cuda:0, not cuda

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from recon_toolkit.rendering.backends import choose_backend
-
 _INDICES = (torch.int32, torch.int64)
 
 
@@ -91,7 +89,7 @@ def _check_vertices(vertices: Tensor) -> None:
 
 def _measure(vertices: Tensor) -> tuple[list[bool], list[bool]]:
     """Per mesh: are all its vertices finite, and has one of them z > 0? In one pass, or one wait for the GPU."""
-    if choose_backend(vertices) == "numba":
+    if vertices.device.type == "cpu":
         from recon_toolkit.rendering import raster_numba as kernels
 
         flags = torch.empty(len(vertices), 2, dtype=torch.bool)

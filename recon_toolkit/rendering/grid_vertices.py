@@ -83,7 +83,7 @@ def canonical_grid(
     if chosen != "reference":
         rotation, offset = view_matrix(view)
         back = rotation.transpose(1, 2)
-        places = _place(chosen, depth, back, -(back @ offset)[:, :, 0], camera, (*scale, 0.0, 0.0))
+        places = _place(chosen, depth, back, -(rotation * offset).sum(1), camera, (*scale, 0.0, 0.0))
         return places[..., :2].reshape(-1, height, width, 2)
     points = inverse_transform(backproject(depth, camera).flatten(2), view)
     z = points[:, 2:]
@@ -94,6 +94,8 @@ def canonical_grid(
 def _check(depth: Tensor, view: Tensor) -> None:
     if depth.ndim != 3 or view.shape != (len(depth), 6):
         raise ValueError(f"depth must be (B, H, W) and view (B, 6), not {tuple(depth.shape)} and {tuple(view.shape)}")
+    if view.device != depth.device:
+        raise ValueError(f"view is on {view.device}, but depth on {depth.device}")
 
 
 def _place(

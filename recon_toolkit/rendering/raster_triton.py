@@ -105,7 +105,7 @@ class TritonRasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _face: Tensor, grad_barycentric: Tensor, grad_depth: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grad_depth.contiguous(), grad_barycentric.contiguous(), None, 0), *[None] * 5
+        return _backward(ctx, grad_depth.contiguous(), grad_barycentric.contiguous(), 0), *[None] * 5
 
 
 class TritonDepth(torch.autograd.Function):
@@ -136,7 +136,7 @@ class TritonDepth(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_depth: Tensor, _covered: Tensor) -> tuple[Tensor | None, ...]:
-        return _backward(ctx, grad_depth.contiguous(), None, ctx.saved_tensors[-1], ctx.samples), *[None] * 6
+        return _backward(ctx, grad_depth.contiguous(), None, ctx.samples), *[None] * 6
 
 
 def _remember(
@@ -148,10 +148,10 @@ def _remember(
         ctx.save_for_backward(points, corners, face, drawing.counter, drawing.large, *around, *others)
 
 
-def _backward(
-    ctx: Any, grad_depth: Tensor, grad_barycentric: Tensor | None, covered: Tensor | None, samples: int
-) -> Tensor:
-    points, faces, face, counter, large, order, offsets = ctx.saved_tensors[:7]
+def _backward(ctx: Any, grad_depth: Tensor, grad_barycentric: Tensor | None, samples: int) -> Tensor:
+    # Read once: checkpointing unpacks saved tensors a single time.
+    points, faces, face, counter, large, order, offsets, *others = ctx.saved_tensors
+    covered = others[0] if others else None
     batch, vertex_count, _ = points.shape
     height, width = face.shape[1:]
     if not face.numel() or not len(faces):
@@ -196,8 +196,9 @@ def incidence(faces: Tensor, vertex_count: int) -> tuple[Tensor, Tensor]:
     known = _incidence.get(faces)  # type: ignore[no-untyped-call]
     if known is not None and version is not None and known[0] == (version, vertex_count):
         return known[1], known[2]
-    vertex, order = torch.sort(faces.detach().flatten(), stable=True)
-    offsets = torch.searchsorted(vertex, torch.arange(vertex_count + 1, dtype=vertex.dtype, device=faces.device))
+    with torch.inference_mode(False):  # kept for later calls, which may take gradients
+        vertex, order = torch.sort(faces.detach().flatten(), stable=True)
+        offsets = torch.searchsorted(vertex, torch.arange(vertex_count + 1, dtype=vertex.dtype, device=faces.device))
     _incidence[faces] = ((version, vertex_count), order, offsets)
     return order, offsets
 

@@ -1,4 +1,4 @@
-"""Time of Neural Renderer, forward and backward: python benchmarks/neural_renderer.py
+"""Time of Neural Renderer, forward and backward: python benchmarks/neural_renderer_meshes.py
 
 A bumpy sphere of 13 520 faces (before their backs are added) at 256² with anti-aliasing, in float32, as in the
 original's examples: the loss is the squared difference to the picture of another bumpy sphere. ``grid`` cases are the
