@@ -25,21 +25,26 @@ class Timing(BaseModel):
     repeats: int
 
 
-class Record(BaseModel):
-    """A benchmark's results."""
+class Results(BaseModel):
+    """What every benchmark's results hold."""
 
     benchmark: str
     environment: Environment
-    timings: list[Timing] = []
     values: dict[str, float] = {}
     notes: list[str] = []
 
-    def write(self) -> Path:
-        """Write ``results/BENCHMARK.json`` and return its path."""
+    def write(self, path: Path | None = None) -> Path:
+        """Write ``results/BENCHMARK.json``, or another file, and return its path."""
         RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{self.benchmark}.json"
+        path = path or RESULTS / f"{self.benchmark}.json"
         path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         return path
+
+
+class Record(Results):
+    """The results of a benchmark that times pieces of work."""
+
+    timings: list[Timing] = []
 
 
 def describe(command: list[str], device: torch.device, precision: str = "fp32") -> Environment:

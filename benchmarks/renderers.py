@@ -18,8 +18,8 @@ from typing import Any
 
 import matplotlib
 import torch
-from pydantic import BaseModel
-from record import RESULTS, describe
+from pydantic import BaseModel, Field
+from record import Results, describe
 from torch import Tensor
 
 from recon_toolkit import Camera, build_dataset, load_plugins
@@ -28,7 +28,6 @@ from recon_toolkit.conformance.truth import Ellipsoid, canonical_depth, view_of
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import depth_picture, normals_picture, save_png
-from recon_toolkit.training.environment import Environment
 from recon_toolkit.training.run import load_run
 from recon_toolkit.training.summary import RunSummary
 
@@ -63,15 +62,13 @@ class Trained(BaseModel):
     findings: list[str]
 
 
-class Comparison(BaseModel):
+class Comparison(Results):
     """``results/renderers.json``."""
 
     benchmark: str = "renderers"
-    environment: Environment
-    trained: list[Trained] = []
-    evenness: dict[str, dict[str, float]] = {}
-    verdicts: dict[str, str] = {}
-    notes: list[str] = []
+    trained: list[Trained] = Field(default_factory=list)
+    evenness: dict[str, dict[str, float]] = Field(default_factory=dict)
+    verdicts: dict[str, str] = Field(default_factory=dict)
 
 
 def train(keep: Path, names: list[str], settings: list[str]) -> None:
@@ -174,8 +171,7 @@ def main() -> None:
     )
     if runs:
         draw_faces(options.keep, runs, PICTURES / "renderers-faces.png")
-    path = RESULTS / "renderers.json"
-    path.write_text(comparison.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    path = comparison.write()
     print(json.dumps(json.loads(path.read_text())["trained"], indent=1), path, sep="\n")
 
 

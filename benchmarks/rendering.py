@@ -21,12 +21,11 @@ from typing import Any
 
 import torch
 from peers import PEERS
-from pydantic import BaseModel
-from record import RESULTS, Timing, describe, measure
+from pydantic import BaseModel, Field
+from record import RESULTS, Results, Timing, describe, measure
 from torch import Tensor
 
 from recon_toolkit import Camera, ReconError, load_plugins
-from recon_toolkit.training.environment import Environment
 
 SIZES, BATCHES = (64, 128, 256, 512), (1, 16, 64, 256)
 #: Memory that a case may take, in GiB, as guessed from the one before.
@@ -68,14 +67,11 @@ class Case(BaseModel):
     peak_mib: float | None
 
 
-class Results(BaseModel):
+class Rendering(Results):
     """``results/rendering-DEVICE.json``."""
 
-    benchmark: str
-    environment: Environment
-    cases: list[Case] = []
-    values: dict[str, float] = {}
-    left_out: list[str] = []
+    cases: list[Case] = Field(default_factory=list)
+    left_out: list[str] = Field(default_factory=list)
 
     def find(self, renderer: str, what: str, size: int, batch: int) -> Case | None:
         """The case, if it was measured."""
@@ -172,7 +168,7 @@ def cases(entry: Entry, options: argparse.Namespace) -> Iterator[tuple[str, int,
                 yield what, size, batch
 
 
-def too_much(results: Results, entry: Entry, what: str, size: int, batch: int, limit: float) -> str | None:
+def too_much(results: Rendering, entry: Entry, what: str, size: int, batch: int, limit: float) -> str | None:
     """Whether a case would take too long or too much memory, going by smaller ones of the same renderer."""
     done = [c for c in results.cases if c.renderer == entry.label and c.what == what]
     below = [c for c in done if c.size <= size and c.batch <= batch]
@@ -191,7 +187,7 @@ def too_much(results: Results, entry: Entry, what: str, size: int, batch: int, l
     return f"about {memory:.0f} GiB" if memory > MEMORY else None
 
 
-def summary(results: Results) -> dict[str, float]:
+def summary(results: Rendering) -> dict[str, float]:
     """The ratios that the bars ask for, as far as their cases were measured."""
     found = {}
     for label in ("depth-mesh, 1 sample", "depth-mesh, 2×2", "neural-renderer"):
@@ -207,7 +203,7 @@ def summary(results: Results) -> dict[str, float]:
     return found
 
 
-def plot(results: Results, path: Path) -> None:
+def plot(results: Rendering, path: Path) -> None:
     """Time over the picture's size at 16 maps, and over the batch at 64 pixels, on logarithmic axes."""
     import matplotlib
 
@@ -240,9 +236,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="another file to write to")
     options = parser.parse_args()
     device = torch.device(options.device)
-    results = Results(benchmark=f"rendering-{device.type}", environment=describe(["python", *sys.argv], device))
+    results = Rendering(benchmark=f"rendering-{device.type}", environment=describe(["python", *sys.argv], device))
     entries = [*ENTRIES, *(Entry(name, name, what=("depth",)) for name in PEERS)]
-    path = options.out or RESULTS / f"{results.benchmark}.json"
     for entry in entries:
         if options.only and not {entry.label, entry.name} & set(options.only):
             continue
@@ -262,9 +257,9 @@ def main() -> None:
             if "installed" in reason or "ModuleNotFound" in reason:
                 results.left_out[-1] = f"{entry.label}: {reason}"
                 break
-        path.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")  # what is measured is kept
+        results.write(options.out)  # what is measured is kept
     results.values = summary(results)
-    path.write_text(results.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    path = results.write(options.out)
     if not options.out:
         plot(results, RESULTS.parent.parent / "docs" / "images" / f"{results.benchmark}.png")
     print(results.values, *results.left_out, path, sep="\n")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from renderers import Comparison
-from rendering import Results
+from rendering import Rendering
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "renderers.md"
@@ -47,7 +47,7 @@ def conformance(comparison: Comparison) -> str:
     return _rows(*rows)
 
 
-def speed(results: Results) -> str:
+def speed(results: Rendering) -> str:
     """Forward and backward of depth and colour, in milliseconds, by batch and size."""
     columns = [(64, 1), (64, 16), (64, 64), (128, 64), (256, 16), (512, 16)]
     rows = [["renderer", *(f"{batch} × {size}²" for size, batch in columns), "peak at 64 × 64²"]]
@@ -65,7 +65,7 @@ def speed(results: Results) -> str:
 def filled(page: str) -> str:
     """The page with its tables as the results say."""
     comparison = Comparison.model_validate_json((HERE / "results" / "renderers.json").read_bytes())
-    results = Results.model_validate_json((HERE / "results" / "rendering-cpu.json").read_bytes())
+    results = Rendering.model_validate_json((HERE / "results" / "rendering-cpu.json").read_bytes())
     tables = {"trained": trained(comparison), "conformance": conformance(comparison), "speed": speed(results)}
     for name, table in tables.items():
         block = f"<!-- {name} -->\n\n{table}\n\n<!-- end -->"

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from recon_heightfield.search import first_crossings
 from recon_heightfield.segments import cut_rays, slab
 from recon_heightfield.surface import Samples, Surface
+from recon_toolkit.rendering import sum_by_index
 
 #: Smallest cosine between ray and surface normal that gradients are divided by: at grazing hits, where the depth
 #: jumps as the ray tips over an edge, the derivative grows without bound and tells nothing about a finite step.
@@ -117,7 +118,7 @@ def _spread(weight: Tensor, here: Samples, surface: Surface) -> Tensor:
     batch, height, width = surface.batch, surface.height, surface.width
     right = weight * here.right
     terms = (weight, right, weight * here.down, right * here.down)
-    base, along, across, twist = (_sums(here.cell, term, len(surface.cells)) for term in terms)
+    base, along, across, twist = (sum_by_index(term, here.cell, len(surface.cells)) for term in terms)
     maps = (base - along - across + twist, along - twist, across - twist, twist)
     a, b, c, d = (m.reshape(batch, height - 1, width - 1) for m in maps)
     out = weight.new_zeros(batch, height, width)
@@ -126,11 +127,3 @@ def _spread(weight: Tensor, here: Samples, surface: Surface) -> Tensor:
     out[:, 1:, :-1] += c
     out[:, 1:, 1:] += d
     return torch.where(surface.inverse.isnan(), 0, out * -surface.inverse.square())
-
-
-def _sums(index: Tensor, values: Tensor, size: int) -> Tensor:
-    """Sums (size) of values by index, in the same order every time on any device."""
-    out = values.new_zeros(size)
-    if values.is_cuda:  # sorts; index_add_ would add in whatever order threads arrive
-        return out.index_put_((index,), values, accumulate=True)
-    return out.index_add_(0, index, values)

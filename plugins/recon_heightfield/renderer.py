@@ -11,7 +11,7 @@ from torch import Tensor
 from recon_heightfield.intersect import intersect
 from recon_toolkit import Camera
 from recon_toolkit.geometry import view_matrix
-from recon_toolkit.rendering import DepthRenderer
+from recon_toolkit.rendering import DepthRenderer, check_depth_map
 
 
 class HeightfieldRenderer(DepthRenderer):
@@ -69,7 +69,7 @@ class HeightfieldRenderer(DepthRenderer):
         self.max_steps, self.refinements = max_steps, refinements
 
     def render_depth(self, canonical_depth: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
-        _check(canonical_depth, view)
+        check_depth_map(canonical_depth, view)
         batch, height, width = canonical_depth.shape
         samples = len(self.samples)
         usable = view.isfinite().all(1)
@@ -93,16 +93,3 @@ class HeightfieldRenderer(DepthRenderer):
         rays = self.camera.rays(height, width, device=like.device, dtype=like.dtype)
         shifts = rays.new_tensor([[x, y, 0] for x, y in self.samples]).T / self.camera.focal_length(width)
         return (rays[:, None] + shifts[:, :, None, None]).reshape(3, -1)
-
-
-def _check(depth: Tensor, view: Tensor) -> None:
-    if depth.ndim != 3 or min(depth.shape[1:]) < 2:
-        raise ValueError(f"canonical_depth must be (B, H, W) with H and W of 2 or more, not {tuple(depth.shape)}")
-    if depth.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"canonical_depth must be float32 or float64, not {depth.dtype}")
-    if view.shape != (len(depth), 6):
-        raise ValueError(f"view must be ({len(depth)}, 6), not {tuple(view.shape)}")
-    if view.dtype != depth.dtype or view.device != depth.device:
-        raise ValueError(
-            f"view must be {depth.dtype} on {depth.device} like canonical_depth, not {view.dtype} on {view.device}"
-        )

@@ -15,17 +15,10 @@ from torch.nn import functional as F
 
 from recon_neural_renderer.raster import Drawing
 from recon_neural_renderer.torch_sweep import Picture, sweep_picture
+from recon_toolkit.rendering import sum_by_index
 
 #: Candidates tested at once.
 PIECE = 1 << 22
-
-
-def add_at(size: int, index: Tensor, values: Tensor) -> Tensor:
-    """Sums of ``values`` (N, C) by ``index`` (N,) into (size, C), in the same order on every call."""
-    out = values.new_zeros(size, *values.shape[1:])
-    if out.device.type == "cpu":
-        return out.index_add_(0, index, values)
-    return out.index_put_((index,), values, accumulate=True)  # sorts; index_add_ would use atomics there
 
 
 def face_corners(points: Tensor, faces: Tensor) -> Tensor:
@@ -147,7 +140,7 @@ def depth_backward(points: Tensor, faces: Tensor, winner: Tensor, grad: Tensor, 
     along = ((x[:, [2, 0, 1]] - x[:, [1, 2, 0]]) / z).sum(1) / hits.area
     slope = torch.stack((across, along), dim=1)[:, None].expand(-1, 3, -1)
     parts = torch.cat((slope, z[..., None] ** -2), dim=2) * (hits.weights * share[:, None])[..., None]
-    return add_at(len(points) * points.shape[1], hits.vertex.flatten(), parts.flatten(0, 1)).reshape(points.shape)
+    return sum_by_index(parts.flatten(0, 1), hits.vertex.flatten(), len(points) * points.shape[1]).reshape(points.shape)
 
 
 def _lookup(hits: Hits, size: int, count: int, eps: float) -> Iterator[tuple[Tensor, Tensor]]:
@@ -192,8 +185,8 @@ def shade_backward(
     grad_textures = torch.zeros_like(flat)
     for at, weight in _lookup(hits, textures.shape[2], faces.shape[1], drawing.eps):
         found += weight[:, None] * flat[at]
-        grad_textures += add_at(len(flat), at, weight[:, None] * lit)
-    grad_light = add_at(light.shape[0] * light.shape[1], hits.mesh * light.shape[1] + hits.index, g * found)
+        grad_textures += sum_by_index(weight[:, None] * lit, at, len(flat))
+    grad_light = sum_by_index(g * found, hits.mesh * light.shape[1] + hits.index, light.shape[0] * light.shape[1])
     return grad_textures.reshape(textures.shape), grad_light.reshape(light.shape)
 
 
@@ -227,7 +220,7 @@ def sweep(
     across = sweep_picture(rows, mesh, index, corners[..., [1, 0]], outward_if_less=-1)
     along = sweep_picture(columns, mesh, index, corners[..., :2], outward_if_less=1)
     parts = torch.stack((across, along, torch.zeros_like(across)), dim=-1).flatten(0, 1)
-    return add_at(len(points) * points.shape[1], vertex.flatten(), parts).reshape(points.shape)
+    return sum_by_index(parts, vertex.flatten(), len(points) * points.shape[1]).reshape(points.shape)
 
 
 def _seen(winner: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -8,17 +8,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from recon_toolkit import Camera, PluginError
 from recon_toolkit.geometry import grid_faces
-from recon_toolkit.rendering import DepthRenderer, grid_vertices
+from recon_toolkit.rendering import FAR, NEAR, DepthRenderer, grid_vertices, pool_samples
 
 #: Squared distance, in PyTorch3D's units, within which a sample counts as on a face. Its inside test is strict, so
 #: that samples exactly on shared edges belong to no face; this closes the holes. It is 1/400 of a pixel at 512.
 EDGE = 1e-10
-#: Faces nearer or farther than this are not drawn, as for the core's rasteriser.
-NEAR, FAR = 1e-3, 100.0
 #: Where a soft face's probability is cut off, as in PyTorch3D's own examples.
 CUT_OFF = 1e-4
 
@@ -82,8 +79,7 @@ class PyTorch3DRenderer(DepthRenderer):
         )
         faces = grid_faces(height, width, vertices.device).long()
         depth, seen = self._samples(vertices, faces, height * samples, width * samples)
-        covered = F.max_pool2d((~seen).to(depth.dtype)[:, None], samples)[:, 0] == 0
-        return F.avg_pool2d(depth[:, None], samples)[:, 0], covered
+        return pool_samples(depth, seen, samples)
 
     def _samples(self, vertices: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Depth (B, H, W), 0 for none, and whether a face was seen, for every sample."""

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 
-from recon_soft.reference import EDGE_ON, FARTHEST, LARGEST, NEAREST, Settings
+from recon_soft.reference import LARGEST, Settings
+from recon_toolkit.rendering import FAR, NEAR
 from recon_toolkit.rendering.raster_numba import guard, row_bands, sample_coordinates
+from recon_toolkit.rendering.raster_reference import EDGE_ON
 
 __all__ = ["backward", "forward", "guard", "inputs", "row_bands"]
 
@@ -29,7 +31,7 @@ def constants(settings: Settings, dtype: Any) -> Any:
     """Numbers in the vertices' precision, so that kernels never mix precisions."""
     slope = 1 / (settings.far - settings.near) / settings.gamma
     values = (0, 1, 2, 1 / settings.sigma, settings.radius, settings.radius**2, slope, settings.middle)
-    return np.array((*values, EDGE_ON, LARGEST, NEAREST, FARTHEST), dtype=dtype)
+    return np.array((*values, EDGE_ON, LARGEST, NEAR, FAR), dtype=dtype)
 
 
 @njit(inline="always", error_model="numpy")

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recon_soft.reference import Settings, Sums, soft_sums
+from recon_toolkit.rendering import check_mesh
 
 SoftBackend = Literal["auto", "reference", "numba"]
 
@@ -133,20 +134,15 @@ def check_options(
 
 
 def _check_tensors(vertices: Tensor, faces: Tensor, attributes: Tensor, height: int, width: int) -> None:
-    if vertices.ndim != 3 or vertices.shape[2] != 3:
-        raise ValueError(f"vertices must be (B, V, 3), not {tuple(vertices.shape)}")
-    if vertices.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"vertices must be float32 or float64, not {vertices.dtype}")
-    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"faces must be (F, 3) of int32 or int64, not {tuple(faces.shape)} of {faces.dtype}")
+    for name, tensor in (("faces", faces), ("attributes", attributes)):
+        if tensor.device != vertices.device:
+            raise ValueError(f"{name} are on {tensor.device}, but vertices are on {vertices.device}")
+    check_mesh(vertices, faces, values=False)
     if attributes.ndim != 3 or attributes.shape[:2] != vertices.shape[:2]:
         expected = f"({vertices.shape[0]}, {vertices.shape[1]}, C) as vertices are"
         raise ValueError(f"attributes must be {expected}, not {tuple(attributes.shape)}")
     if attributes.dtype != vertices.dtype:
         raise ValueError(f"attributes are {attributes.dtype}, but vertices are {vertices.dtype}")
-    for name, tensor in (("faces", faces), ("attributes", attributes)):
-        if tensor.device != vertices.device:
-            raise ValueError(f"{name} are on {tensor.device}, but vertices are on {vertices.device}")
     if height < 1 or width < 1:
         raise ValueError(f"height and width must be 1 or more, not {height} and {width}")
     if faces.numel() and not 0 <= int(faces.min()) <= int(faces.max()) < vertices.shape[1]:

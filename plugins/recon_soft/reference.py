@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-#: A face whose projected area is below this fraction of its extent squared counts as edge-on and is not drawn.
-EDGE_ON = 1e-6
-#: Nor is a face that spans more pixels than this: float32 cannot say where its edges lie.
+from recon_toolkit.rendering import FAR, NEAR, sum_by_index
+from recon_toolkit.rendering.raster_reference import EDGE_ON
+
+#: Edge-on faces are not drawn, nor those that span more pixels than this (float32 cannot say where their edges lie) or
+#: have a corner that is not between NEAR and FAR.
 LARGEST = 1e6
-#: Nor a face with a corner that is not between these depths, in units of the object's distance.
-NEAREST, FARTHEST = 1e-3, 100.0
 
 
 class Settings(NamedTuple):
@@ -65,7 +65,7 @@ class _Take(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _add(grad, ctx.saved_tensors[0], ctx.count), None
+        return sum_by_index(grad, ctx.saved_tensors[0], ctx.count), None
 
 
 class _Sum(torch.autograd.Function):
@@ -74,20 +74,12 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, index: Tensor, count: int) -> Tensor:
         ctx.save_for_backward(index)
-        return _add(values, index, count)
+        return sum_by_index(values, index, count)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         return grad[ctx.saved_tensors[0]], None, None
-
-
-def _add(values: Tensor, index: Tensor, count: int) -> Tensor:
-    out = values.new_zeros(count, *values.shape[1:])
-    # Of PyTorch's two sums by index, one has a fixed order on the CPU, the other on CUDA.
-    if values.device.type == "cpu":
-        return out.index_add_(0, index, values)
-    return out.index_put_((index,), values, accumulate=True)
 
 
 def _take(values: Tensor, index: Tensor) -> Tensor:
@@ -110,7 +102,7 @@ def _boxes(corners: Tensor, height: int, width: int, radius: float) -> tuple[Ten
     area = _cross(xy[..., 1, :] - xy[..., 0, :], xy[..., 2, :] - xy[..., 0, :]).abs()
     # Written so that a NaN anywhere fails the test.
     drawn = (area > EDGE_ON * extent * extent) & (extent < LARGEST)
-    drawn &= ((z > NEAREST) & (z < FARTHEST)).all(-1)
+    drawn &= ((z > NEAR) & (z < FAR)).all(-1)
     limit = xy.new_tensor([width - 1, height - 1])
     drawn &= (high + radius >= 0).all(-1) & (low - radius <= limit).all(-1)
     low, high = (torch.where(drawn[..., None], bound, 0) for bound in (low, high))

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from recon_soft.op import SoftBackend, SoftFragments, check_options, soft_rasterize
 from recon_toolkit import Camera, Rendering
 from recon_toolkit.geometry import grid_faces
-from recon_toolkit.rendering import DepthRenderer, grid_vertices
-from recon_toolkit.rendering.depth_mesh import check_object
+from recon_toolkit.rendering import NEAR, DepthRenderer, grid_vertices, pool_samples
 
 
 class SoftRenderer(DepthRenderer):
@@ -85,7 +83,7 @@ class SoftRenderer(DepthRenderer):
         backend: SoftBackend = "auto",
     ) -> None:
         super().__init__(camera=camera, depth_range=depth_range)
-        check_options(sigma, gamma, max(self.nearest, 1e-3), self.background, epsilon, cut_off, backend)
+        check_options(sigma, gamma, max(self.nearest, NEAR), self.background, epsilon, cut_off, backend)
         if supersampling < 1:
             raise ValueError(f"supersampling is 1 or more, not {supersampling}")
         if colour not in ("warp", "soft"):
@@ -95,22 +93,19 @@ class SoftRenderer(DepthRenderer):
         self.supersampling, self.pixel_offset = supersampling, pixel_offset
         self.colour, self.backend = colour, backend
 
-    def __call__(self, canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> Rendering:
-        """Render (B, H, W), (B, C, H, W) and (B, 6) in the input view; see :class:`DepthRenderer`."""
+    def render(self, canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> Rendering:
+        """Colour by the warp, or blended with the depth's weights."""
         if self.colour == "warp":
-            return super().__call__(canonical_depth, canonical_image, view)
-        check_object(canonical_depth, canonical_image, view)
-        with torch.autocast(canonical_depth.device.type, enabled=False):  # geometry needs full precision
-            found = self._draw(canonical_depth, canonical_image - 0.5, view)
-        depth, covered = self._pooled(found)
-        mask = covered & (depth < self.background)
-        depth = torch.where(mask, depth.clamp(self.nearest, self.background), self.background)
+            return super().render(canonical_depth, canonical_image, view)
+        found = self._draw(canonical_depth, canonical_image - 0.5, view)
+        depth, mask = self.limited(*pool_samples(found.depth, found.covered, self.supersampling))
         image = F.avg_pool2d(found.image.permute(0, 3, 1, 2), self.supersampling) + 0.5
         return Rendering(image=image, depth=depth, mask=mask)
 
     def render_depth(self, canonical_depth: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
         """Expected depth (B, H, W), 0 where not covered, and coverage (B, H, W) bool."""
-        return self._pooled(self._draw(canonical_depth, canonical_depth[:, None, :, :][:, :0], view))
+        found = self._draw(canonical_depth, canonical_depth[:, None][:, :0], view)
+        return pool_samples(found.depth, found.covered, self.supersampling)
 
     def _draw(self, canonical_depth: Tensor, attributes: Tensor, view: Tensor) -> SoftFragments:
         samples = self.supersampling
@@ -126,17 +121,10 @@ class SoftRenderer(DepthRenderer):
             width * samples,
             sigma=self.sigma * samples**2,
             gamma=self.gamma,
-            near=max(self.nearest, 1e-3),
+            near=max(self.nearest, NEAR),
             far=self.background,
             epsilon=self.epsilon,
             cut_off=self.cut_off,
             silhouette=False,
             backend=self.soft_backend,
         )
-
-    def _pooled(self, found: SoftFragments) -> tuple[Tensor, Tensor]:
-        """Mean depth of a pixel's samples, 0 where not covered, and whether all of them are."""
-        samples = self.supersampling
-        covered = F.max_pool2d((~found.covered).to(found.depth.dtype)[:, None], samples)[:, 0] == 0
-        depth = F.avg_pool2d(found.depth[:, None], samples)[:, 0]
-        return torch.where(covered, depth, 0), covered

@@ -14,12 +14,12 @@ from recon_toolkit.cli.common import (
     plugin_host,
     print_json,
     progress_of,
+    torch_device,
 )
 
 if TYPE_CHECKING:
-    from recon_toolkit.config.pipeline import ResolvedComponent, ResolvedPipeline
+    from recon_toolkit.config.pipeline import ResolvedPipeline
     from recon_toolkit.conformance import ConformanceReport
-    from recon_toolkit.plugins import PluginHost
 
 DOES_NOT_CONFORM = 3
 
@@ -47,7 +47,7 @@ def check_renderer(
     pipeline: Annotated[
         str, typer.Option("--pipeline", "-p", metavar="NAME", help="What the training check trains.")
     ] = "unsup3d-quick",
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "cpu",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the report there, as JSON.")
     ] = None,
@@ -64,19 +64,18 @@ def check_renderer(
       recon check-renderer fine-mesh --plugin my_renderer.py --minutes 5
     """
     from recon_toolkit.config.options import plain_value
+    from recon_toolkit.config.pipeline import load_pipeline, resolve_component
     from recon_toolkit.conformance import check_renderer as check
     from recon_toolkit.conformance.truth import CAMERA, DEPTH_RANGE
     from recon_toolkit.errors import ReconError
     from recon_toolkit.files import write_text
 
     host = plugin_host(context, plugin, disable_plugin)
-    part = _component(name, overrides or [], host)
-    _check_device(device)
+    part = resolve_component("renderer", name, overrides or (), host)
+    device = torch_device(device)
     part.build(camera=CAMERA, depth_range=DEPTH_RANGE)  # an option that it refuses is no fault of the renderer
 
     def load(extra: tuple[str, ...]) -> ResolvedPipeline:
-        from recon_toolkit.config.pipeline import load_pipeline
-
         settings = [f"renderer={{name: '{name}'}}", *(f"renderer.{text}" for text in overrides or ())]
         return load_pipeline(pipeline, [*settings, *extra], host)
 
@@ -109,47 +108,6 @@ def check_renderer(
         _print(report)
     if report.verdict == "fail":
         raise typer.Exit(DOES_NOT_CONFORM)
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    from recon_toolkit.errors import ReconError
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ReconError(
-            "torch cannot use this device here", where=f"--device {device}", remedy="use cpu, or cuda with a GPU"
-        ) from error
-
-
-def _component(name: str, overrides: list[str], host: PluginHost) -> ResolvedComponent:
-    """The renderer with its options, validated as a pipeline's are."""
-    from recon_toolkit.config.document import Entry, Place, parse_override
-    from recon_toolkit.config.merge import merge
-    from recon_toolkit.config.options import signature_of, validate_options
-    from recon_toolkit.config.pipeline import ResolvedComponent
-    from recon_toolkit.errors import ConfigError, ReconError
-
-    for failure in host.failures:
-        if failure.requested:
-            raise ReconError(
-                f"the plugin '{failure.source}' cannot be used: {failure.cause}", where=f"--plugin {failure.name}"
-            )
-    entry = host.registry.get("renderer", name)
-    signature = signature_of(entry)
-    place = Place(None, option=f"renderer {name}")
-    tree, problems = Entry({"name": Entry(name, place)}, place), []
-    for text in overrides:
-        over, found = parse_override(text)
-        problems += found
-        tree, found = merge(tree, over)
-        problems += found
-    options, wrong = validate_options(entry, signature, tree, ())
-    if problems or wrong:
-        raise ConfigError([*problems, *wrong])
-    return ResolvedComponent(entry, signature, options, place)
 
 
 def _print(report: ConformanceReport) -> None:

@@ -62,6 +62,22 @@ def plugin_host(context: typer.Context, files: list[Path] | None, disabled: list
     return host
 
 
+def torch_device(name: str) -> str:
+    """The device that ``--device`` names, ``auto`` resolved; raises ReconError if torch cannot use it here."""
+    import torch
+
+    from recon_toolkit.errors import ReconError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        reason = str(error).partition("\n")[0]
+        raise ReconError(f"cannot be used: {reason}", where=f"--device {name}", remedy="try --device auto") from None
+    return name
+
+
 def print_json(value: Any) -> None:
     """Print a dataclass, a pydantic model or plain data as JSON; a number that is not finite becomes null."""
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))

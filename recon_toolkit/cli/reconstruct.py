@@ -15,6 +15,7 @@ from recon_toolkit.cli.common import (
     print_json,
     progress_of,
     settings_of,
+    torch_device,
 )
 
 
@@ -59,7 +60,7 @@ def reconstruct(
     from recon_toolkit.inference import reconstruct_files
     from recon_toolkit.training.run import load_run
 
-    chosen = _device(device)
+    chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
     model, resolved = load_run(run, host, chosen)
     if not hasattr(model, "reconstruct"):
@@ -86,18 +87,3 @@ def reconstruct(
     elif not settings_of(context).quiet:
         print(f"{len(report.reconstructed)} images reconstructed into {report.out}, {len(report.failed)} skipped")
         print(f"look at {report.contact_sheet}")
-
-
-def _device(name: str) -> str:
-    import torch
-
-    from recon_toolkit.errors import ReconError
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        reason = str(error).partition("\n")[0]
-        raise ReconError(f"cannot be used: {reason}", where=f"--device {name}", remedy="try --device auto") from None
-    return name

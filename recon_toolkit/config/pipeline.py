@@ -13,12 +13,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from recon_toolkit.components import Kind
-from recon_toolkit.config.document import Entry, Keys, Place, parse_scalar
+from recon_toolkit.config.document import Entry, Keys, Place, parse_override, parse_scalar
+from recon_toolkit.config.merge import merge
 from recon_toolkit.config.options import Signature, core_keys, plain_value, signature_of, validate_options
 from recon_toolkit.config.problems import Problem, validation_problems
 from recon_toolkit.config.roles import check_pairs, check_roles
 from recon_toolkit.config.schema import Pipeline
-from recon_toolkit.config.sources import Document, find_pipeline, gather
+from recon_toolkit.config.sources import find_pipeline, gather
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
@@ -181,7 +182,8 @@ def load_pipeline(
     path = find_pipeline(name, host)
     document = gather(path, overrides, host)
     host = host.with_files([file for file, _ in document.plugins])
-    problems = [*document.problems, *_plugin_problems(document, host)]
+    places = {str(file): place for file, place in document.plugins}
+    problems = [*document.problems, *_plugin_problems(host, places)]
     problems += [found for found in _section_problems(document.tree) if document.whole or not found.lack]
     components: dict[tuple[str, ...], ResolvedComponent] = {}
     for keys, kind in _component_keys(document.tree):
@@ -200,9 +202,38 @@ def load_pipeline(
     return ResolvedPipeline(pipeline.name, path, pipeline, components, shapes, host)
 
 
-def _plugin_problems(document: Document, host: PluginHost) -> list[ReconError]:
-    """Plugin files that the user named and that cannot be used."""
-    places = {str(file): place for file, place in document.plugins}
+def resolve_component(kind: Kind, name: str, overrides: Sequence[str], host: PluginHost) -> ResolvedComponent:
+    """A component outside of a pipeline, its options validated as there.
+
+    Args:
+        kind, name: which.
+        overrides: ``option=value`` each, applied in order.
+        host: the plugins.
+
+    Raises:
+        ConfigError: a plugin file that was asked for cannot be used, or an option is wrong; every problem at once.
+        PluginError: there is no such component.
+    """
+    problems: list[ReconError] = _plugin_problems(host, {})
+    if problems:
+        raise ConfigError(problems)
+    entry = host.registry.get(kind, name)
+    signature = signature_of(entry)
+    place = Place(None, option=f"{kind} {name}")
+    tree = Entry({"name": Entry(name, place)}, place)
+    for text in overrides:
+        over, found = parse_override(text)
+        problems += found
+        tree, found = merge(tree, over)
+        problems += found
+    options, wrong = validate_options(entry, signature, tree, ())
+    if problems or wrong:
+        raise ConfigError([*problems, *wrong])
+    return ResolvedComponent(entry, signature, options, place)
+
+
+def _plugin_problems(host: PluginHost, places: Mapping[str, Place]) -> list[ReconError]:
+    """Plugin files that the user named, some of them at known places, and that cannot be used."""
     return [
         ReconError(
             f"the plugin '{failure.source}' cannot be used: {failure.cause}",

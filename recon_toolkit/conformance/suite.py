@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -53,8 +53,7 @@ def check_renderer(
         ValueError: ``only`` names a check that there is not.
     """
     start, subject = time.monotonic(), Subject(factory, device)
-    registration = _registered(subject)
-    checks = _checks(subject, registration, large, training)
+    checks = _checks(subject, large, training)
     unknown = set(only) - checks.keys()
     if unknown:
         raise ValueError(f"there is no check {', '.join(sorted(unknown))}; there are {', '.join(checks)}")
@@ -77,15 +76,23 @@ def check_renderer(
 
 def _checks(
     subject: Subject,
-    registration: Registration | Exception,
     large: int,
     training: Callable[[], CheckResult] | None,
 ) -> dict[str, Check]:
+    @cache
+    def registration() -> Registration | Exception:
+        """Estimated once, when the first check needs it; what it raises is raised to each of them."""
+        try:
+            return register(subject)
+        except Exception as error:
+            return error
+
     def placed(check: Callable[[Registration], CheckResult]) -> Check:
         def run() -> CheckResult:
-            if isinstance(registration, Exception):
-                raise registration
-            return check(registration)
+            found = registration()
+            if isinstance(found, Exception):
+                raise found
+            return check(found)
 
         return run
 
@@ -112,13 +119,6 @@ def _checks(
     if training is not None:
         checks["training"] = training
     return checks
-
-
-def _registered(subject: Subject) -> Registration | Exception:
-    try:
-        return register(subject)
-    except Exception as error:
-        return error
 
 
 def _guarded(name: str, check: Check) -> list[CheckResult]:

@@ -105,13 +105,11 @@ def canonical_depth(surface: Surface, size: int = SIZE) -> Tensor:
 
 def sight(surface: Surface, view: Tensor, pixels: Tensor, size: int = SIZE) -> Sight:
     """What the pixels (2, N) of the input view see of the surface after a view (6,); pixels need not be whole."""
-    focal, middle = CAMERA.focal_length(size), (size - 1) / 2
-    rays = torch.cat(((pixels - middle) / focal, torch.ones_like(pixels[:1])))
     rotation, offset = view_matrix(view[None].double())
     back = rotation[0].T
-    depth = surface.hit(-back @ offset[0], back @ rays)
-    points = back @ (depth * rays - offset[0])
-    place = points[:2] / points[2:] * focal + middle
+    depth = surface.hit(-back @ offset[0], back @ _rays(pixels, size))
+    points = _canonical(view, pixels, depth, size)
+    place = _pixels(points, size)
     inside = torch.minimum(place, size - 1 - place).amin(0)
     seen = depth.isfinite() & (points[2] > 0) & surface.facing(points)
     return Sight(depth, place, torch.where(seen, inside, -math.inf))
@@ -119,11 +117,22 @@ def sight(surface: Surface, view: Tensor, pixels: Tensor, size: int = SIZE) -> S
 
 def place_of(view: Tensor, pixels: Tensor, depth: Tensor, size: int = SIZE) -> Tensor:
     """Canonical pixels (2, N) of the points at ``depth`` (N,) along the rays of the pixels (2, N) of a view (6,)."""
-    focal, middle = CAMERA.focal_length(size), (size - 1) / 2
-    rays = torch.cat(((pixels - middle) / focal, torch.ones_like(pixels[:1])))
+    return _pixels(_canonical(view, pixels, depth, size), size)
+
+
+def _rays(pixels: Tensor, size: int) -> Tensor:
+    """Directions (3, N) through pixels (2, N), with third component 1."""
+    return torch.cat(((pixels - (size - 1) / 2) / CAMERA.focal_length(size), torch.ones_like(pixels[:1])))
+
+
+def _canonical(view: Tensor, pixels: Tensor, depth: Tensor, size: int) -> Tensor:
+    """Canonical points (3, N) of what a view sees at ``depth`` (N,)."""
     rotation, offset = view_matrix(view[None].double())
-    points = rotation[0].T @ (depth * rays - offset[0])
-    return points[:2] / points[2:] * focal + middle
+    return rotation[0].T @ (depth * _rays(pixels, size) - offset[0])
+
+
+def _pixels(points: Tensor, size: int) -> Tensor:
+    return points[:2] / points[2:] * CAMERA.focal_length(size) + (size - 1) / 2
 
 
 def view_of(*degrees: float, move: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Tensor:

@@ -21,6 +21,11 @@ SSIM_WINDOW = 11
 _ALEXNET = "alexnet-owt-7be5be79.pth"
 
 
+def score_line(psnr: float, ssim: float, lpips: float | None) -> str:
+    """Scores of pictures in one line for a person."""
+    return f"PSNR {psnr:.2f} dB, SSIM {ssim:.3f}" + ("" if lpips is None else f", LPIPS {lpips:.3f}")
+
+
 class ScoresImages(Protocol):
     """A model whose pictures are scored: it offers, for a batch, a prediction, its target, and where to compare."""
 
@@ -43,8 +48,7 @@ class ImageReport(BaseModel):
 
     def text(self) -> str:
         """The scores in one line for a person."""
-        lpips = "" if self.lpips is None else f", LPIPS {self.lpips:.3f}"
-        return f"PSNR {self.psnr:.2f} dB, SSIM {self.ssim:.3f}{lpips}"
+        return score_line(self.psnr, self.ssim, self.lpips)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,38 @@
 """Rasterise once, interpolate everything: the rasteriser op and the depth-mesh renderer on top of it."""
 
 from recon_toolkit.rendering.backends import Backend, choose_backend
+from recon_toolkit.rendering.checks import check_depth_map, check_mesh, check_picture
 from recon_toolkit.rendering.depth_mesh import DepthMeshRenderer, DepthRenderer, warp_to_view
 from recon_toolkit.rendering.factors import render_object
 from recon_toolkit.rendering.grid_vertices import grid_vertices
-from recon_toolkit.rendering.rasterize import Fragments, interpolate, rasterize, rasterize_depth
+from recon_toolkit.rendering.rasterize import (
+    FAR,
+    NEAR,
+    Fragments,
+    interpolate,
+    pool_samples,
+    rasterize,
+    rasterize_depth,
+)
+from recon_toolkit.rendering.sums import sum_by_index
 
 __all__ = [
+    "FAR",
+    "NEAR",
     "Backend",
     "DepthMeshRenderer",
     "DepthRenderer",
     "Fragments",
+    "check_depth_map",
+    "check_mesh",
+    "check_picture",
     "choose_backend",
     "grid_vertices",
     "interpolate",
+    "pool_samples",
     "rasterize",
     "rasterize_depth",
     "render_object",
+    "sum_by_index",
     "warp_to_view",
 ]

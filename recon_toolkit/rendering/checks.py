@@ -98,3 +98,33 @@ def _measure(vertices: Tensor) -> tuple[list[bool], list[bool]]:
         flags = torch.stack((vertices.isfinite().all(dim=(1, 2)), (vertices[..., 2] > 0).any(1)), dim=1)
     finite, seen = zip(*flags.tolist(), strict=True)
     return list(finite), list(seen)
+
+
+def check_depth_map(canonical_depth: Tensor, view: Tensor) -> None:
+    """Raise ValueError unless these are (B, H, W) and (B, 6) of one precision on one device."""
+    if canonical_depth.ndim != 3 or min(canonical_depth.shape[1:]) < 2:
+        raise ValueError(
+            f"canonical_depth must be (B, H, W) with two pixels or more a side, not {tuple(canonical_depth.shape)}"
+        )
+    _check_precision("canonical_depth", canonical_depth)
+    if view.shape != (len(canonical_depth), 6):
+        raise ValueError(f"view must be ({len(canonical_depth)}, 6) as canonical_depth is, not {tuple(view.shape)}")
+    _check_like("view", view, canonical_depth)
+
+
+def check_object(canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> None:
+    """The same, with an image (B, C, H, W)."""
+    check_depth_map(canonical_depth, view)
+    batch, height, width = canonical_depth.shape
+    if canonical_image.ndim != 4 or canonical_image.shape[0] != batch or canonical_image.shape[2:] != (height, width):
+        expected = f"({batch}, C, {height}, {width}) as canonical_depth is"
+        raise ValueError(f"canonical_image must be {expected}, not {tuple(canonical_image.shape)}")
+    _check_like("canonical_image", canonical_image, canonical_depth)
+
+
+def _check_like(name: str, tensor: Tensor, depth: Tensor) -> None:
+    if tensor.device != depth.device or tensor.dtype != depth.dtype:
+        raise ValueError(
+            f"{name} must be {depth.dtype} on {depth.device} like canonical_depth, "
+            f"not {tensor.dtype} on {tensor.device}"
+        )

@@ -9,8 +9,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon_toolkit.geometry import Camera, grid_faces
+from recon_toolkit.rendering.backends import Backend
+from recon_toolkit.rendering.checks import check_object
 from recon_toolkit.rendering.grid_vertices import canonical_grid, grid_vertices
-from recon_toolkit.rendering.rasterize import Backend, rasterize_depth
+from recon_toolkit.rendering.rasterize import rasterize_depth
 from recon_toolkit.structures import Rendering
 
 
@@ -34,28 +36,6 @@ def warp_to_view(
     """
     grid = canonical_grid(depth, view, camera, backend=backend)
     return F.grid_sample(canonical, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-
-
-def check_object(canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> None:
-    """Raise ValueError unless these are (B, H, W), (B, C, H, W) and (B, 6) of one precision on one device."""
-    if canonical_depth.ndim != 3 or min(canonical_depth.shape[1:]) < 2:
-        raise ValueError(
-            f"canonical_depth must be (B, H, W) with two pixels or more a side, not {tuple(canonical_depth.shape)}"
-        )
-    if canonical_depth.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"canonical_depth must be float32 or float64, not {canonical_depth.dtype}")
-    batch, height, width = canonical_depth.shape
-    if canonical_image.ndim != 4 or canonical_image.shape[0] != batch or canonical_image.shape[2:] != (height, width):
-        expected = f"({batch}, C, {height}, {width}) as canonical_depth is"
-        raise ValueError(f"canonical_image must be {expected}, not {tuple(canonical_image.shape)}")
-    if view.shape != (batch, 6):
-        raise ValueError(f"view must be ({batch}, 6) as canonical_depth is, not {tuple(view.shape)}")
-    for name, tensor in (("canonical_image", canonical_image), ("view", view)):
-        if tensor.device != canonical_depth.device or tensor.dtype != canonical_depth.dtype:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, "
-                f"but canonical_depth is {canonical_depth.dtype} on {canonical_depth.device}"
-            )
 
 
 class DepthRenderer(ABC):
@@ -98,15 +78,19 @@ class DepthRenderer(ABC):
         check_object(canonical_depth, canonical_image, view)
         # In bfloat16 a step of depth is 4 % of the depth range: geometry is never autocast.
         with torch.autocast(canonical_depth.device.type, enabled=False):
-            return self._render(canonical_depth, canonical_image, view)
+            return self.render(canonical_depth, canonical_image, view)
 
-    def _render(self, canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> Rendering:
-        depth, covered = self.render_depth(canonical_depth, view)
-        mask = covered & (depth < self.background)
-        depth = torch.where(mask, depth.clamp(self.nearest, self.background), self.background)
+    def render(self, canonical_depth: Tensor, canonical_image: Tensor, view: Tensor) -> Rendering:
+        """What a call does after its checks, without autocast; override it to draw colour otherwise than by warping."""
+        depth, mask = self.limited(*self.render_depth(canonical_depth, view))
         # Zero padding means mid-grey, as for the published images in [−1, 1]: feature losses see beyond the mask.
         image = warp_to_view(canonical_image - 0.5, depth, view, self.camera, backend=self.backend) + 0.5
         return Rendering(image=image, depth=depth, mask=mask)
+
+    def limited(self, depth: Tensor, covered: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth (B, H, W) clamped to what is rendered, the background's value elsewhere, and the mask (B, H, W)."""
+        mask = covered & (depth < self.background)
+        return torch.where(mask, depth.clamp(self.nearest, self.background), self.background), mask
 
 
 class DepthMeshRenderer(DepthRenderer):

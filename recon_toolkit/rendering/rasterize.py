@@ -167,9 +167,22 @@ def rasterize_depth(
         return _NumbaDepth.apply(vertices, faces, height, width, samples, near, far)  # type: ignore[no-any-return]
     face = raster_reference.nearest_faces(vertices, faces, height * samples, width * samples, near, far)
     _, depth = raster_reference.barycentrics(vertices, faces, face)
-    covered = F.max_pool2d((face < 0).to(depth.dtype)[:, None], samples)[:, 0] == 0
-    mean = F.avg_pool2d(depth[:, None], samples)[:, 0]
-    return torch.where(covered, mean, 0), covered
+    return pool_samples(depth, face >= 0, samples)
+
+
+def pool_samples(depth: Tensor, seen: Tensor, samples: int) -> tuple[Tensor, Tensor]:
+    """Pixels from their samples.
+
+    Args:
+        depth: (B, H · samples, W · samples).
+        seen: (B, H · samples, W · samples) bool: the sample saw a surface.
+        samples: along a pixel's side.
+
+    Returns:
+        mean depth (B, H, W), 0 where not covered; covered (B, H, W) bool, true where all the pixel's samples saw one.
+    """
+    covered = F.max_pool2d((~seen).to(depth.dtype)[:, None], samples)[:, 0] == 0
+    return torch.where(covered, F.avg_pool2d(depth[:, None], samples)[:, 0], 0), covered
 
 
 def as_array(tensor: Tensor) -> Any:

@@ -69,66 +69,53 @@ def run_pipeline(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
     with _claimed(out):
-        return _run(resolved, out, data, resume, device, tensorboard, progress, command)
-
-
-def _run(
-    resolved: ResolvedPipeline,
-    out: Path,
-    data: Path | None,
-    resume: bool,
-    device: str,
-    tensorboard: bool,
-    progress: Progress,
-    command: list[str] | None,
-) -> RunSummary:
-    config = resolved.pipeline.training
-    saved = _open_folder(out, resolved, resume)
-    fabric = _fabric(resolved, device)
-    torch.manual_seed(resolved.pipeline.seed)
-    model = build_model(resolved)  # also fails on missing weights before any data is made
-    objective = Objective(build_losses(resolved), fabric.autocast)
-    _check_terms(model, objective, resolved.pipeline.image_size)
-    with fabric.rank_zero_first():
-        splits = open_splits(resolved, DataContext(root=data, progress=progress))
-    record = environment(
-        command=command or [],
-        device=fabric.device,
-        precision=config.precision,
-        seed=resolved.pipeline.seed,
-        fingerprint=resolved.fingerprint,
-        data=splits.fingerprints(),
-    )
-    if fabric.global_rank == 0:
-        _record(out, resolved, record, saved)
-    log = MetricsLog(
-        out if fabric.global_rank == 0 else None,
-        continue_from=saved.step if saved else 0,
-        tensorboard=tensorboard or config.tensorboard,
-    )
-    trainer = Trainer(
-        model=model,
-        objective=objective,
-        data=splits.train,
-        config=config,
-        steps=total_steps(resolved, len(splits.train)),
-        seed=resolved.pipeline.seed,
-        fabric=fabric,
-        run=out,
-        pipeline=resolved.to_yaml(),
-        fingerprint=resolved.fingerprint,
-        log=log,
-        progress=progress,
-    )
-    _announce(trainer, progress)  # before restoring: it draws random numbers where the model does
-    if saved is not None:
-        trainer.restore(saved)
-        progress.say(f"continuing {out} at step {saved.step}")
-    runner = Reporter(resolved, trainer, splits, out, log, progress)
-    trainer.fit(runner.validate)
-    summary = runner.finish()
-    log.close()
-    return summary
+        config = resolved.pipeline.training
+        saved = _open_folder(out, resolved, resume)
+        fabric = _fabric(resolved, device)
+        torch.manual_seed(resolved.pipeline.seed)
+        model = build_model(resolved)  # also fails on missing weights before any data is made
+        objective = Objective(build_losses(resolved), fabric.autocast)
+        _check_terms(model, objective, resolved.pipeline.image_size)
+        with fabric.rank_zero_first():
+            splits = open_splits(resolved, DataContext(root=data, progress=progress))
+        record = environment(
+            command=command or [],
+            device=fabric.device,
+            precision=config.precision,
+            seed=resolved.pipeline.seed,
+            fingerprint=resolved.fingerprint,
+            data=splits.fingerprints(),
+        )
+        if fabric.global_rank == 0:
+            _record(out, resolved, record, saved)
+        log = MetricsLog(
+            out if fabric.global_rank == 0 else None,
+            continue_from=saved.step if saved else 0,
+            tensorboard=tensorboard or config.tensorboard,
+        )
+        trainer = Trainer(
+            model=model,
+            objective=objective,
+            data=splits.train,
+            config=config,
+            steps=total_steps(resolved, len(splits.train)),
+            seed=resolved.pipeline.seed,
+            fabric=fabric,
+            run=out,
+            pipeline=resolved.to_yaml(),
+            fingerprint=resolved.fingerprint,
+            log=log,
+            progress=progress,
+        )
+        _announce(trainer, progress)  # before restoring: it draws random numbers where the model does
+        if saved is not None:
+            trainer.restore(saved)
+            progress.say(f"continuing {out} at step {saved.step}")
+        runner = Reporter(resolved, trainer, splits, out, log, progress)
+        trainer.fit(runner.validate)
+        summary = runner.finish()
+        log.close()
+        return summary
 
 
 def total_steps(resolved: ResolvedPipeline, images: int) -> int:
