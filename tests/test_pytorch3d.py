@@ -100,4 +100,4 @@ def test_gradients_are_finite_for_faces_that_cannot_be_drawn(mode):
 @needs_pytorch3d
 def test_other_precisions_are_refused():
     with pytest.raises(ValueError, match="canonical_depth must be float32"):
-        renderer()(torch.ones(1, 8, 8, dtype=torch.float64), torch.zeros(1, 3, 8, 8), torch.zeros(1, 6))
+        renderer()(torch.ones(1, 8, 8).double(), torch.zeros(1, 3, 8, 8).double(), torch.zeros(1, 6).double())
