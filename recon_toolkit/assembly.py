@@ -19,6 +19,8 @@ from recon_toolkit.geometry.camera import Camera
 #: Canonical depths that a renderer is given where the model has no options ``depth_min`` and ``depth_max``.
 DEPTH_RANGE = (0.9, 1.1)
 
+Takes = Literal["pair", "output", "output and batch"]
+
 
 @dataclass(frozen=True)
 class LossTerm:
@@ -26,21 +28,23 @@ class LossTerm:
 
     Args:
         name: the term's name in the pipeline.
-        component: callable (prediction, target) → residual map, or (output) → map or scalar.
-        on_output: it takes the model's whole output instead of an image pair.
+        component: callable (prediction, target) → residual map, or (output) or (output, batch) → map or scalar.
+        takes: whether it takes an image pair, the model's whole output, or that and the batch.
+        batch_fields: fields of the batch that it reads, which training then asks of the data set.
         weight, likelihood, of, mask, start_weight, start_epochs: see
             :class:`~recon_toolkit.config.schema.LossTermConfig`.
     """
 
     name: str
     component: Callable[..., Any]
-    on_output: bool
+    takes: Takes
     weight: float
     likelihood: Literal["none", "laplace", "gaussian"]
     of: str
     mask: bool
     start_weight: float | None
     start_epochs: float
+    batch_fields: frozenset[str] = frozenset()
 
 
 def build_dataset(resolved: ResolvedPipeline) -> Any:
@@ -128,18 +132,19 @@ def _loss_term(name: str, part: ResolvedComponent, term: LossTermConfig) -> Loss
     return LossTerm(
         name=name,
         component=component,
-        on_output=_takes_output(part),
+        takes=_takes(part),
         weight=term.weight,
         likelihood=term.likelihood,
         of=term.of,
         mask=term.mask,
         start_weight=term.start_weight,
         start_epochs=term.start_epochs,
+        batch_fields=frozenset(getattr(part.target, "batch_fields", ())),
     )
 
 
-def _takes_output(part: ResolvedComponent) -> bool:
-    """Whether a loss looks at the model's output; two positional arguments of any name are an image pair."""
+def _takes(part: ResolvedComponent) -> Takes:
+    """What a loss looks at; two positional arguments of any other name are an image pair."""
     target: Any = part.target
     if inspect.isclass(target):
         target = target.forward if issubclass(target, nn.Module) else target.__call__
@@ -149,12 +154,16 @@ def _takes_output(part: ResolvedComponent) -> bool:
         for parameter in inspect.signature(target).parameters.values()
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    if len(positional) == 2 or positional == ["output"]:
-        return len(positional) == 1
+    if positional == ["output"]:
+        return "output"
+    if positional == ["output", "batch"]:
+        return "output and batch"
+    if len(positional) == 2:
+        return "pair"
     raise PluginError(
         f"loss '{part.entry.name}' of plugin '{part.entry.provider}' takes ({', '.join(positional)})",
         where=str(part.place),
-        remedy="a loss takes (prediction, target), or (output)",
+        remedy="a loss takes (prediction, target), (output) or (output, batch)",
     )
 
 

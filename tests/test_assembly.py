@@ -73,7 +73,7 @@ def test_losses_come_ready_to_call(resolve: Any) -> None:
     assert (colour.name, colour.likelihood, colour.start_weight, colour.start_epochs) == ("colour", "laplace", 1.0, 2.0)
     assert (features.weight, features.of, features.mask, features.component.layers) == (0.5, "flipped", False, 5)
     assert features.component(one, two).unique().item() == 1.0
-    assert [term.on_output for term in (colour, features, smooth)] == [False, False, True]
+    assert [term.takes for term in (colour, features, smooth)] == ["pair", "pair", "output"]
 
 
 def test_the_data_set_gets_its_options_and_keeps_defaults_that_yaml_cannot_hold(resolve: Any) -> None:

@@ -103,8 +103,8 @@ def test_text_that_is_not_yaml_names_file_and_line(text: str, where: str) -> Non
     [
         (b"\xff\xfe\x00", "not a text file in UTF-8"),
         (b"a: \x00", "not valid YAML"),
-        (b"- 1\n- 2\n", "a pipeline is a mapping"),
-        (b"word", "a pipeline is a mapping"),
+        (b"- 1\n- 2\n", "no mapping of keys to values"),
+        (b"word", "no mapping of keys to values"),
     ],
 )
 def test_a_file_that_is_no_mapping_of_text_is_refused(tmp_path: Path, data: bytes, message: str) -> None:

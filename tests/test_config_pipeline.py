@@ -183,7 +183,7 @@ def test_what_is_missing_is_told_too(host: PluginHost) -> None:
     ]
     for training in ("training: {epochs: null}", "training: {steps: 3, epochs: 2}"):
         assert problems(f"extends: toy.yaml\n{training}", host)[0].endswith(
-            "'training': exactly one of 'steps' and 'epochs' must be given"
+            "'training': exactly one of 'steps', 'epochs' and 'minutes' must be given"
         )
     assert problems("extends: toy.yaml\nlosses: {colour: null, flipped: null}", host)[0].endswith(
         "'losses' is empty: there is nothing to train with"

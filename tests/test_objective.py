@@ -18,7 +18,7 @@ def absolute(prediction, target):
 
 def term(component=absolute, **changes):
     values = {
-        "name": "colour", "component": component, "on_output": False, "weight": 1.0, "likelihood": "none",
+        "name": "colour", "component": component, "takes": "pair", "weight": 1.0, "likelihood": "none",
         "of": "plain", "mask": True, "start_weight": None, "start_epochs": 0.0,
     }  # fmt: skip
     return LossTerm(**{**values, **changes})
@@ -89,7 +89,7 @@ def test_a_term_of_weight_zero_is_logged_and_has_no_gradient():
 
 
 def test_a_term_on_the_output_sees_the_factors():
-    losses = Objective([term(component=lambda output: output.factors["depth"], on_output=True, weight=2.0)])(output())
+    losses = Objective([term(component=lambda output: output.factors["depth"], takes="output", weight=2.0)])(output())
     assert losses.total.item() == 6
 
 

@@ -25,6 +25,7 @@ GENERATOR_VERSION = 4
 SIZES = (32, 256)
 _GROUP_SAMPLES = 64 * 128 * 128  # samples drawn at a time: 64 pictures at 64 pixels, 2 × 2
 _PHOTOGRAPH_SIDE = 256
+PATCHES = 8  # at most, on a face
 
 
 class SyntheticFaces:
@@ -42,6 +43,11 @@ class SyntheticFaces:
         ambient, diffuse: ranges of the strength of the light.
         side_light: light travels along normalise(x, y, 1) with x within ± this (and y from −0.35 × to 1 × this).
         fov: the camera's horizontal field of view in degrees, as the pipeline's.
+        patches: coloured rectangles painted onto each face and the hair before it, at random places, 0 to 8: an
+            albedo that is not symmetric (Wu et al. 2020, Table 4). They turn with the head and are shaded like skin.
+            Nothing else in a picture changes with them.
+        patch_size: range of a patch's sides, as shares of the face's width.
+        patch_opacity: range of the weight with which a patch covers what is below it.
 
     Raises:
         DataError: an option is out of range, or ``background`` holds no images.
@@ -67,15 +73,20 @@ class SyntheticFaces:
         diffuse: tuple[float, float] = (0.5, 0.85),
         side_light: float = 1.0,
         fov: float = 10.0,
+        patches: int = 0,
+        patch_size: tuple[float, float] = (0.2, 0.5),
+        patch_opacity: tuple[float, float] = (0.5, 1.0),
     ) -> None:
         for name, value, low, high in (
             ("count", count, 1, 10_000_000), ("validation", validation, 1, 10_000_000), ("test", test, 1, 10_000_000),
             ("images_per_identity", images_per_identity, 1, 10_000), ("seed", seed, 0, 2**63 - 1),
             ("supersampling", supersampling, 1, 4), ("yaw", yaw, 0, 60), ("pitch", pitch, 0, 40), ("roll", roll, 0, 60),
-            ("side_light", side_light, 0, 3), ("fov", fov, 1, 60),
+            ("side_light", side_light, 0, 3), ("fov", fov, 1, 60), ("patches", patches, 0, PATCHES),
         ):  # fmt: skip
             _within(name, value, low, high)
-        for name, pair in (("ambient", ambient), ("diffuse", diffuse)):
+        for name, pair in (
+            ("ambient", ambient), ("diffuse", diffuse), ("patch_size", patch_size), ("patch_opacity", patch_opacity),
+        ):  # fmt: skip
             _within(name, pair[0], 0, pair[1])
             _within(name, pair[1], pair[0], 1)
         self.counts = {"train": count, "val": validation, "test": test}
@@ -86,6 +97,7 @@ class SyntheticFaces:
         self.yaw, self.pitch, self.roll = yaw, pitch, roll
         self.ambient, self.diffuse, self.side_light = tuple(ambient), tuple(diffuse), side_light
         self.fov = fov
+        self.patches, self.patch_size, self.patch_opacity = patches, patch_size, patch_opacity
 
     @property
     def ranges(self) -> Ranges:
@@ -115,6 +127,7 @@ class SyntheticFaces:
         ``photographs`` (P, 3, S, S) are the backgrounds, see :meth:`read_background`. All N pictures are in memory
         at once.
         """
+        from recon_synthetic_faces.patches import Patches
         from recon_synthetic_faces.render import render
         from recon_synthetic_faces.scene import draw_scenes
         from recon_toolkit.geometry.camera import Camera
@@ -127,6 +140,7 @@ class SyntheticFaces:
             self.ranges,
             images_per_identity=self.images_per_identity,
             photographs=0 if photographs is None else len(photographs),
+            patches=Patches(self.patches, self.patch_size, self.patch_opacity) if self.patches else None,
         )
         return render(scenes, size, supersampling=self.supersampling, camera=Camera(self.fov), photographs=photographs)
 
@@ -192,7 +206,7 @@ class SyntheticFaces:
         photographs = None
         if self.background is not None:
             photographs = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._photographs()]
-        return {
+        options = {
             "generator": GENERATOR_VERSION,
             "size": size,
             "seed": self.seed,
@@ -202,6 +216,9 @@ class SyntheticFaces:
             "background": photographs,
             **asdict(self.ranges),
         }
+        if self.patches:  # only then, so that data sets without keep the caches of before there were any
+            options |= {"patches": self.patches, "patch_size": self.patch_size, "patch_opacity": self.patch_opacity}
+        return options
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:

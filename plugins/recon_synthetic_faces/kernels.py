@@ -16,7 +16,8 @@ from numba import njit
 from recon_synthetic_faces.albedo import ear_albedo, hair_colour, skin_albedo
 from recon_synthetic_faces.background import background
 from recon_synthetic_faces.hair import offset
-from recon_synthetic_faces.head import HAIR, SKIN
+from recon_synthetic_faces.head import EAR, HAIR, SKIN
+from recon_synthetic_faces.patches import paint_patches
 
 DEPTH_RANGE = (0.9, 1.1)
 #: This depth of the head frame (mm) lies at the centre of rotation.
@@ -102,6 +103,8 @@ def _surface(p, face, w, faces, face_part, chart, normals, colour, normal):  # t
         hair_colour(theta, y, p, colour)
     else:
         ear_albedo(x, y, p, colour)
+    if p.patches > 0 and part != EAR:  # an ear's chart is its own plane
+        paint_patches(theta, y, p, colour)
     for k in range(3):
         colour[k] = min(max(colour[k], 0.0), 1.0)
 

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 from numpy.typing import NDArray
 
+from recon_synthetic_faces.dataset import PATCHES
 from recon_synthetic_faces.modes import ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, MODES
+from recon_synthetic_faces.patches import Patches, draw_patches
 
 SPLITS = ("train", "val", "test")
 SHAPES = 9  # loose shapes in a background
@@ -41,6 +43,9 @@ SCENE = np.dtype(
         ("scar", "f8", (5,)),  # x, y, direction, half length, strength
         ("glasses", "f8"), ("frame", *_COLOUR),
         ("clothes", "f8", (2, 3)), ("collar", "f8"), ("collar_stripe", "f8"),
+        # painted onto the face: how many; middle (along the arc around the head, down), half sides, direction
+        ("patches", "i8"), ("patch", "f8", (PATCHES, 5)), ("patch_colour", "f8", (PATCHES, 3)),
+        ("patch_opacity", "f8", (PATCHES,)),
         # background
         ("ground", "f8", (4, 3)), ("ground_kind", "i8"), ("ground_angle", "f8"), ("ground_scale", "f8"),
         ("ground_soft", "f8"), ("ground_noise", "f8"), ("ground_seed", "u4"),
@@ -262,6 +267,7 @@ def draw_scenes(
     *,
     images_per_identity: int = 1,
     photographs: int = 0,
+    patches: Patches | None = None,
 ) -> NDArray[np.void]:
     """The scenes of the pictures ``indices`` (N,) of a split: (N,) records of :data:`SCENE`.
 
@@ -270,6 +276,7 @@ def draw_scenes(
         split: one of :data:`SPLITS`; each has people of its own.
         seed: 0 or more.
         photographs: how many background photographs there are; 0 draws procedural backgrounds.
+        patches: what to paint onto each face; nothing if None. All else is drawn as without.
     """
     scenes = np.zeros(len(indices), SCENE)
     part = SPLITS.index(split)
@@ -278,4 +285,8 @@ def draw_scenes(
         scene = scenes[row]
         _person(scene, Generator(Philox(SeedSequence((seed, part, person)))))
         _picture(scene, Generator(Philox(SeedSequence((seed, part, person, picture + 1)))), ranges, photographs)
+        if patches is not None:
+            # A stream of random numbers of their own, so that no other draw changes.
+            rng = Generator(Philox(SeedSequence((seed, part, person, picture + 1), spawn_key=(1,))))
+            draw_patches(scene, rng, patches)
     return scenes

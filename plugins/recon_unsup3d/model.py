@@ -179,6 +179,7 @@ class Unsup3D(nn.Module):
                 "light": factors.light,
                 "view": factors.view,
                 "depth": rendering.depth[:count],
+                "mask": mask,
                 "depth_range": factors.depth.new_tensor(self.depth_range),
             },
             diagnostics={

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 import typer.main
 
-from recon_toolkit.cli import check_renderer, data, pipelines, plugins, reconstruct, run, score
+from recon_toolkit.cli import bench, check_renderer, data, pipelines, plugins, reconstruct, run, score
 from recon_toolkit.cli.common import Settings, fail
 from recon_toolkit.errors import ConfigError, ReconError
 
@@ -58,7 +58,7 @@ def _global_options(
     context.obj = Settings(debug=debug, quiet=quiet)
 
 
-for command in (run, score, reconstruct, check_renderer, data, pipelines, plugins):
+for command in (run, bench, score, reconstruct, check_renderer, data, pipelines, plugins):
     command.register(app)
 
 

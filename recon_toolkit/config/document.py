@@ -219,7 +219,7 @@ def read(path: Path) -> tuple[Entry, list[ReconError]]:
     if tree.value is None:
         return Entry({}, place), problems
     if not isinstance(tree.value, dict):
-        raise ConfigError([ReconError("a pipeline is a mapping of keys to values", where=str(place))])
+        raise ConfigError([ReconError("the file is no mapping of keys to values", where=str(place))])
     return tree, problems
 
 

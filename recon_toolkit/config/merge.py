@@ -11,8 +11,8 @@ from recon_toolkit.nearest import suggestion
 
 #: Sections whose entries have names of the user's choice, where null takes one out. A null further down is a value.
 NAMED_SECTIONS = ("encoders", "losses")
-#: Keys of ``training`` of which only one can hold: setting one drops an inherited other.
-EXCLUSIVE = {"steps": "epochs", "epochs": "steps"}
+#: Keys of ``training`` of which only one can hold: setting one drops the inherited others.
+EXCLUSIVE = {"steps", "epochs", "minutes"}
 
 
 def merge(base: Entry, over: Entry) -> tuple[Entry, list[ReconError]]:
@@ -20,7 +20,7 @@ def merge(base: Entry, over: Entry) -> tuple[Entry, list[ReconError]]:
 
     Mappings merge key by key, with three exceptions. A mapping whose ``name`` differs from the one below replaces it
     whole, so that options of another component do not leak. A null takes away a top-level key, a loss or an encoder.
-    Setting ``training.steps`` drops an inherited ``training.epochs``, and the other way round.
+    Setting one of ``training.steps``, ``epochs`` and ``minutes`` drops the inherited others.
 
     Returns:
         The joined tree, and a problem for every null that takes away no loss or encoder. (A top-level null with
@@ -37,10 +37,9 @@ def _merged(base: Entry, over: Entry, keys: tuple[str, ...], problems: list[Reco
     if named is not None and "name" in base.value and named.value != base.value["name"].value:
         return over
     joined = dict(base.value)
-    if keys == ("training",):
-        for key in over.value.keys() & EXCLUSIVE.keys():
-            if over.value[key].value is not None and EXCLUSIVE[key] not in over.value:
-                joined.pop(EXCLUSIVE[key], None)
+    if keys == ("training",) and any(over.value[key].value is not None for key in over.value.keys() & EXCLUSIVE):
+        for key in EXCLUSIVE - over.value.keys():
+            joined.pop(key, None)
     for key, entry in over.value.items():
         if entry.value is None and not keys and key in joined:
             del joined[key]

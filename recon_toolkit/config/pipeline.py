@@ -164,7 +164,11 @@ def _digest(document: Mapping[str, Any]) -> str:
 
 
 def load_pipeline(
-    name_or_path: str | Path, overrides: Sequence[str] = (), host: PluginHost | None = None
+    name_or_path: str | Path,
+    overrides: Sequence[str] = (),
+    host: PluginHost | None = None,
+    *,
+    layers: Sequence[Entry] = (),
 ) -> ResolvedPipeline:
     """Find, join and validate a pipeline.
 
@@ -173,6 +177,7 @@ def load_pipeline(
         overrides: ``a.b.c=value`` each, applied in order under the same validation.
         host: the plugins; a fresh :func:`~recon_toolkit.plugins.load_plugins` by default. The pipeline's own plugin
             files are loaded in addition.
+        layers: trees to lay over the file, in order, before the overrides, as a table does for its rows.
 
     Raises:
         ConfigError: anything is wrong; every problem at once, each with its file and line.
@@ -180,7 +185,7 @@ def load_pipeline(
     host = load_plugins() if host is None else host
     name = str(name_or_path) if isinstance(name_or_path, str) else str(name_or_path.resolve())
     path = find_pipeline(name, host)
-    document = gather(path, overrides, host)
+    document = gather(path, overrides, host, layers)
     host = host.with_files([file for file, _ in document.plugins])
     places = {str(file): place for file, place in document.plugins}
     problems = [*document.problems, *_plugin_problems(host, places)]

@@ -18,10 +18,11 @@ class _Section(BaseModel):
 
 
 class TrainingConfig(_Section):
-    """How a model is trained. Exactly one of ``steps`` and ``epochs`` is given."""
+    """How a model is trained. Exactly one of ``steps``, ``epochs`` and ``minutes`` is given."""
 
     steps: Count | None = None
     epochs: Positive | None = None
+    minutes: Positive | None = None  # as many steps as a trial of a few says; they depend on the machine
     batch_size: Count = 64
     learning_rate: Positive = 1e-4
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
@@ -45,8 +46,8 @@ class TrainingConfig(_Section):
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("exactly one of 'steps' and 'epochs' must be given")
+        if sum(value is not None for value in (self.steps, self.epochs, self.minutes)) != 1:
+            raise ValueError("exactly one of 'steps', 'epochs' and 'minutes' must be given")
         return self
 
 

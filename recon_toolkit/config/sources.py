@@ -60,17 +60,27 @@ def builtin_config_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def list_pipelines(host: PluginHost) -> list[PipelineSource]:
-    """Every installed pipeline, by name."""
+def list_pipelines(host: PluginHost, below: str = "") -> list[PipelineSource]:
+    """Every installed pipeline, by name; with ``below``, the files of that folder inside the folders of pipelines."""
     folders = [(BUILT_IN, builtin_config_dir()), *host.pipeline_folders()]
     found = [
         PipelineSource(path.stem, provider, path)
-        for provider, folder in folders
+        for provider, folder in ((provider, folder / below) for provider, folder in folders)
         if folder.is_dir()
         for path in folder.iterdir()
         if path.suffix in SUFFIXES and path.is_file()
     ]
     return sorted(found, key=lambda source: (source.name, source.provider))
+
+
+def list_tables(host: PluginHost) -> list[PipelineSource]:
+    """Every installed table of `recon bench`, by name: folders of pipelines hold them in ``tables/``."""
+    return list_pipelines(host, "tables")
+
+
+def find_table(name: str, host: PluginHost) -> Path:
+    """The file of a table; name and errors as for :func:`find_pipeline`."""
+    return _find(name, "table", list_tables(host), None, None)
 
 
 def find_pipeline(name: str, host: PluginHost, *, base: Path | None = None, where: Place | None = None) -> Path:
@@ -85,8 +95,11 @@ def find_pipeline(name: str, host: PluginHost, *, base: Path | None = None, wher
     Raises:
         ConfigError: there is none, or several.
     """
+    return _find(name, "pipeline", list_pipelines(host), base, where)
+
+
+def _find(name: str, what: str, sources: Sequence[PipelineSource], base: Path | None, where: Place | None) -> Path:
     at = str(where) if where is not None else None
-    sources = list_pipelines(host)
     names = {source.name for source in sources}
     if "/" in name or "\\" in name or name.endswith(SUFFIXES):
         path = (base or Path.cwd()) / Path(name).expanduser()
@@ -101,13 +114,13 @@ def find_pipeline(name: str, host: PluginHost, *, base: Path | None = None, wher
         return found[0].path.resolve()
     if found:
         remedy = "write " + " or ".join(f"'{source.provider}:{source.name}'" for source in found)
-        raise ConfigError([ReconError(f"several plugins provide a pipeline '{name}'", where=at, remedy=remedy)])
+        raise ConfigError([ReconError(f"several plugins provide a {what} '{name}'", where=at, remedy=remedy)])
     remedy = suggestion(plain, names) + "; a path ends in .yaml"
-    raise ConfigError([ReconError(f"there is no pipeline '{name}'", where=at, remedy=remedy)])
+    raise ConfigError([ReconError(f"there is no {what} '{name}'", where=at, remedy=remedy)])
 
 
-def gather(path: Path, overrides: Sequence[str], host: PluginHost) -> Document:
-    """Read a pipeline file, what it extends, and the overrides, and join them.
+def gather(path: Path, overrides: Sequence[str], host: PluginHost, layers: Sequence[Entry] = ()) -> Document:
+    """Read a pipeline file, what it extends, further layers, and the overrides, and join them.
 
     Raises:
         ConfigError: the file itself cannot be read at all.
@@ -116,6 +129,9 @@ def gather(path: Path, overrides: Sequence[str], host: PluginHost) -> Document:
     plugins: dict[Path, Place] = {}
     gaps: list[Path] = []
     tree = _chain(path, host, (), plugins, problems, gaps)
+    for layer in layers:
+        tree, found = merge(tree, layer)
+        problems += found
     for override in overrides:
         try:
             over, found = parse_override(override)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import fields
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -121,6 +122,18 @@ class DepthEvaluator:
     def metrics(self) -> DepthMetrics:
         """The metrics of every image so far, in the order they came."""
         return DepthMetrics.cat(self._metrics)
+
+    def images(self) -> dict[str, list[float]]:
+        """One number an image for every metric and for both baselines (``constant_side``, ``average_mad``, …)."""
+        parts = {"": self.metrics()}
+        constant, average = self._baselines()
+        parts |= {"constant_": constant} if average is None else {"constant_": constant, "average_": average}
+        return {
+            f"{prefix}{field.name}": getattr(part, field.name).tolist()
+            for prefix, part in parts.items()
+            for field in fields(DepthMetrics)
+            if not prefix or field.name in ("side", "mad")
+        }
 
     def report(self, skipped: list[SkippedFile] | None = None) -> ScoreReport:
         """Everything so far, with both baselines.

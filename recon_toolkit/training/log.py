@@ -78,3 +78,34 @@ def _tensorboard(run: Path) -> Any:
             "TensorBoard is not installed", where="--tensorboard", remedy="pip install 'recon-toolkit[tensorboard]'"
         ) from error
     return SummaryWriter(str(run / "tensorboard"))
+
+
+class LogTail:
+    """Reads a log while it grows.
+
+    Args:
+        run: the run folder, which need not be there yet.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.path, self._position = run / FILE, 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """The whole lines written since the last call; all of them again where the log was begun anew."""
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(self._position if self._position <= size else 0)
+                lines = file.read()
+                self._position = file.tell()
+        except FileNotFoundError:
+            return []
+        whole, _, rest = lines.rpartition(b"\n")
+        self._position -= len(rest)
+        entries = []
+        for line in whole.splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:  # a process was killed while writing it
+                continue
+        return entries

@@ -23,6 +23,7 @@ from recon_toolkit.progress import QUIET, Progress, Task
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
 from recon_toolkit.training import checkpoint as files
+from recon_toolkit.training.budget import try_steps
 from recon_toolkit.training.health import Finding, Health
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.objective import Losses, Objective
@@ -64,7 +65,7 @@ class Trainer:
         objective: turns the model's output into a scalar.
         data: packed training images.
         config: how to train.
-        steps: how many steps in all.
+        steps: how many steps in all; 1 until a trial has told, see :meth:`settle_steps`.
         seed: of the run.
         fabric: devices and precision.
         run: the run folder.
@@ -114,7 +115,7 @@ class Trainer:
             )
         self.sampler = Sampler(len(data), config.batch_size, seed, fabric.global_rank, fabric.world_size)
         self.data: PackedImages | ResidentImages = data
-        self._fields: Collection[str] | None = getattr(model, "batch_fields", None)
+        self._fields = _fields_to_read(model, objective, data)
         if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, self._fields, fabric.device):
             self.data = data.resident(fabric.device, self._fields)
         self.shards: ShardedGradients | None = None
@@ -147,6 +148,18 @@ class Trainer:
             return rate * min(1.0, 4 * (1 - done))
         return rate * 0.5 * (1 + math.cos(math.pi * done))
 
+    def settle_steps(self) -> None:
+        """Find out how many steps fit into the minutes that the pipeline gives; nothing is trained."""
+        assert self.config.minutes is not None
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with torch.random.fork_rng(devices=[]):
+            run = self.run if self.fabric.global_rank == 0 else None
+            steps = try_steps(lambda: self._backward(self.forward, self.batch(0)), self.config.minutes, run)
+        self.steps = int(self.fabric.broadcast(steps))  # the first process decides
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(buffers[name])
+        self.optimizer.zero_grad(set_to_none=True)
+
     def output(self, batch: Batch) -> ModelOutput:
         """What the model makes of a batch, in the run's precision."""
         with blamed("the pipeline's model, one of its encoders or its renderer"), self.fabric.autocast():
@@ -156,7 +169,7 @@ class Trainer:
     def forward(self, batch: Batch, epoch: float = 0.0) -> tuple[ModelOutput, Losses]:
         """The model's output and the losses for a batch."""
         output = self.output(batch)
-        return output, self.objective(output, epoch)
+        return output, self.objective(output, epoch, batch=batch)
 
     def train_step(self, step: int) -> tuple[ModelOutput, Losses, Tensor]:
         """One update; it is left out if the loss or the gradient is not finite. Returns also the gradient's norm."""
@@ -367,6 +380,20 @@ class Trainer:
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
     with torch.no_grad():
         torch._foreach_copy_([*parameters], values)
+
+
+def _fields_to_read(model: nn.Module, objective: Objective, data: PackedImages) -> Collection[str] | None:
+    """The fields of the data that the model and the losses read; None for all."""
+    missing = {f"losses.{t.name}": sorted(t.batch_fields - data.fields.keys()) for t in objective.terms}
+    for where, fields in missing.items():
+        if fields:
+            raise ReconError(
+                f"the loss needs {' and '.join(fields)} of every image, which the data set does not have",
+                where=where,
+                remedy=f"choose a data set with ground truth, or leave the term out: --set {where}=null",
+            )
+    own: Collection[str] | None = getattr(model, "batch_fields", None)
+    return None if own is None else sorted({*own, *objective.batch_fields})
 
 
 def _fits(data: PackedImages, fields: Collection[str] | None, device: torch.device) -> bool:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from recon_toolkit.assembly import LossTerm
 from recon_toolkit.errors import ConfigError, ReconError
 from recon_toolkit.registry import blamed
-from recon_toolkit.structures import ImagePair, ModelOutput
+from recon_toolkit.structures import Batch, ImagePair, ModelOutput
 
 Likelihood = Literal["none", "laplace", "gaussian"]
 #: Keeps a spread of zero harmless (Wu et al. 2020, code).
@@ -94,7 +94,7 @@ class Objective:
         problems = []
         for term in self.terms:
             where = f"losses.{term.name}"
-            if term.on_output:
+            if term.takes != "pair":
                 if term.likelihood != "none":
                     problems.append(
                         _problem(where, "a term on the model's output has no likelihood", "likelihood: none")
@@ -108,14 +108,22 @@ class Objective:
         if problems:
             raise ConfigError(problems)
 
-    def __call__(self, output: ModelOutput, epoch: float = 0.0) -> Losses:
-        """Evaluate all terms on a model's output; terms of weight 0 are evaluated for the log, without gradients."""
+    @property
+    def batch_fields(self) -> frozenset[str]:
+        """Fields of the batch that some term reads."""
+        return frozenset().union(*(term.batch_fields for term in self.terms))
+
+    def __call__(self, output: ModelOutput, epoch: float = 0.0, *, batch: Batch | None = None) -> Losses:
+        """Evaluate all terms on a model's output; terms of weight 0 are evaluated for the log, without gradients.
+
+        ``batch`` is what the output was made of, for terms that compare with its ground truth.
+        """
         values: dict[str, Tensor] = {}
         total: Tensor | None = None
         for term in self.terms:
             weight = self.weight(term, epoch)
             with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-                value = self._evaluate(term, output)
+                value = self._evaluate(term, output, batch)
             values[term.name] = value.detach()
             if weight != 0:
                 total = value * weight if total is None else total + value * weight
@@ -123,10 +131,11 @@ class Objective:
             raise _problem("losses", "every term has weight 0", "give at least one a weight")
         return Losses(total, values)
 
-    def _evaluate(self, term: LossTerm, output: ModelOutput) -> Tensor:
-        if term.on_output:
+    def _evaluate(self, term: LossTerm, output: ModelOutput, batch: Batch | None) -> Tensor:
+        if term.takes != "pair":
+            arguments = (output,) if term.takes == "output" else (output, batch)
             with self.autocast(), blamed(f"the loss of losses.{term.name}"):
-                value: Tensor = term.component(output)
+                value: Tensor = term.component(*arguments)
             return value.float().mean()
         pair = output.pairs[term.of]
         with self.autocast(), blamed(f"the loss of losses.{term.name}"):

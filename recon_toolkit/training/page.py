@@ -6,21 +6,12 @@ import html
 import io
 from pathlib import Path
 
+from recon_toolkit.export.html import document
 from recon_toolkit.files import write_text, writing
 from recon_toolkit.training.log import read_log
 from recon_toolkit.training.summary import RunSummary
 
 PAGE, CURVES = "index.html", "curves.png"
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: 1rem 0; }
-th, td { padding: .3rem 1rem .3rem 0; text-align: right; border-bottom: 1px solid #ddd; }
-th:first-child, td:first-child { text-align: left; }
-img { max-width: 100%; }
-details img { margin: .5rem 0; }
-.warning { background: #fff3cd; padding: .5rem 1rem; border-radius: .3rem; }
-"""
 
 
 def write_page(run: Path, summary: RunSummary) -> None:
@@ -45,17 +36,18 @@ def write_page(run: Path, summary: RunSummary) -> None:
         "<h2>Files</h2><p>"
         + ", ".join(
             f'<a href="{name}">{name}</a>'
-            for name in ("pipeline.yaml", "environment.json", "metrics.jsonl", "summary.json", "model.safetensors")
+            for name in (
+                "pipeline.yaml",
+                "environment.json",
+                "metrics.jsonl",
+                "summary.json",
+                "scores.csv",
+                "model.safetensors",
+            )
         )
         + "</p>",
     ]
-    write_text(
-        run / PAGE,
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(summary.pipeline)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>\n'
-        + "\n".join(parts)
-        + "\n</body></html>\n",
-    )
+    write_text(run / PAGE, document(summary.pipeline, "\n".join(parts)))
 
 
 def _scores(summary: RunSummary) -> str:

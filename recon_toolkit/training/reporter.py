@@ -11,8 +11,8 @@ from typing import Any
 
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.evaluation.image_metrics import ImageReport, Lpips, find_lpips
-from recon_toolkit.evaluation.report import ScoreReport
+from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, find_lpips
+from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import save_png
 from recon_toolkit.files import write_text
@@ -27,7 +27,7 @@ from recon_toolkit.training.run_data import Splits
 from recon_toolkit.training.summary import RunSummary
 from recon_toolkit.training.validation import evaluate, evaluate_images, sheet_columns
 
-SUMMARY = "summary.json"
+SUMMARY, IMAGE_SCORES = "summary.json", "scores.csv"
 SHEETS, CONTACT_SHEET = "sheets", "contact_sheet.png"
 
 
@@ -57,7 +57,7 @@ class Reporter:
             self.notes.append(reason)
         return found
 
-    def _evaluate_images(self, data: PackedImages | None, images: int | None, description: str) -> ImageReport | None:
+    def _evaluate_images(self, data: PackedImages | None, images: int | None, description: str) -> ImageMetrics | None:
         model = self.trainer.model
         if data is None or not hasattr(model, "scored_pair"):
             return None
@@ -73,10 +73,10 @@ class Reporter:
             description=description,
         )
 
-    def _evaluate(self, data: PackedImages | None, images: int | None, description: str) -> ScoreReport | None:
+    def _evaluate(self, data: PackedImages | None, images: int | None, description: str) -> DepthEvaluator | None:
         if data is None:
             return None
-        found = evaluate(
+        return evaluate(
             self.trainer.model,  # type: ignore[arg-type]
             data,
             self.camera,
@@ -87,7 +87,6 @@ class Reporter:
             progress=self.progress,
             description=description,
         )
-        return found[0] if found else None
 
     @property
     def _autocast(self) -> Callable[[], AbstractContextManager[object]]:
@@ -101,7 +100,9 @@ class Reporter:
         held_out = self.splits.validation or self.splits.evaluation
         data = held_out or self.splits.train
         count = pipeline.training.validation_images
-        self._log(step, self._evaluate(data, count, "validating"), self._evaluate_images(data, count, "validating"))
+        depth = self._evaluate(data, count, "validating")
+        pictures = self._evaluate_images(data, count, "validating")
+        self._log(step, depth.report() if depth else None, pictures.report() if pictures else None)
         columns = sheet_columns(self.trainer.model, data, device=self.trainer.fabric.device, autocast=self._autocast)
         if columns is None:
             return
@@ -134,7 +135,7 @@ class Reporter:
         first = trainer.fabric.global_rank == 0
         with trainer.averaged():
             data = self.splits.evaluation if first else None
-            report = self._evaluate(data, pipeline.evaluation.images, "scoring")
+            depth = self._evaluate(data, pipeline.evaluation.images, "scoring")
             pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
             summary = RunSummary(
                 run=self.out,
@@ -147,16 +148,33 @@ class Reporter:
                 seed=pipeline.seed,
                 findings=state.findings,
                 notes=self.notes,
-                **(_image_scores(pictures) if pictures else {}) | (_scores(report) if report else {}),
+                **(_image_scores(pictures.report()) if pictures else {}) | (_scores(depth.report()) if depth else {}),
             )
             if first:
                 tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
                 weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
                 files.save_checkpoint(self.out / files.WEIGHTS, weights)
         if first:
+            if data is not None and (depth or pictures):
+                write_image_scores(self.out / IMAGE_SCORES, data, depth, pictures)
             write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n")
             write_page(self.out, summary)
         return summary
+
+
+def write_image_scores(
+    path: Path, data: PackedImages, depth: DepthEvaluator | None, pictures: ImageMetrics | None
+) -> None:
+    """One row an image: its name, every metric, and those of the baselines; numbers so that they read back exactly."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {**(depth.images() if depth else {})}
+    if pictures is not None:
+        columns |= {"psnr": pictures.psnr.tolist(), "ssim": pictures.ssim.tolist()}
+        columns |= {"lpips": pictures.lpips.tolist()} if pictures.lpips is not None else {}
+    count = len(next(iter(columns.values())))
+    frame = pd.DataFrame({"image": data.names[:count], **columns})
+    write_text(path, frame.to_csv(index=False))
 
 
 def _scores(report: ScoreReport) -> dict[str, Any]:

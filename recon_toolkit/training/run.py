@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,8 @@ from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch
 from recon_toolkit.training import checkpoint as files
+from recon_toolkit.training.budget import FILE as BUDGET
+from recon_toolkit.training.budget import recorded_steps, steps_given
 from recon_toolkit.training.environment import Environment, environment
 from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
 from recon_toolkit.training.log import MetricsLog
@@ -36,7 +37,7 @@ from recon_toolkit.training.summary import RunSummary
 
 PIPELINE, ENVIRONMENT, LOCK = "pipeline.yaml", "environment.json", ".lock"
 #: What a run writes before its first checkpoint.
-_FIRST_FILES = {PIPELINE, ENVIRONMENT, "metrics.jsonl"}
+_FIRST_FILES = {PIPELINE, ENVIRONMENT, BUDGET, "metrics.jsonl"}
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -93,12 +94,13 @@ def run_pipeline(
             continue_from=saved.step if saved else 0,
             tensorboard=tensorboard or config.tensorboard,
         )
+        steps = steps_given(config, len(splits.train)) or (recorded_steps(out) if saved else None)
         trainer = Trainer(
             model=model,
             objective=objective,
             data=splits.train,
             config=config,
-            steps=total_steps(resolved, len(splits.train)),
+            steps=steps or 1,
             seed=resolved.pipeline.seed,
             fabric=fabric,
             run=out,
@@ -107,6 +109,8 @@ def run_pipeline(
             log=log,
             progress=progress,
         )
+        if steps is None:
+            trainer.settle_steps()
         _announce(trainer, progress)  # before restoring: it draws random numbers where the model does
         if saved is not None:
             trainer.restore(saved)
@@ -116,15 +120,6 @@ def run_pipeline(
         summary = runner.finish()
         log.close()
         return summary
-
-
-def total_steps(resolved: ResolvedPipeline, images: int) -> int:
-    """Steps of a run: as given, or those that its epochs make."""
-    config = resolved.pipeline.training
-    if config.steps is not None:
-        return config.steps
-    assert config.epochs is not None
-    return max(1, math.ceil(config.epochs * images / config.batch_size))
 
 
 def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Module, ResolvedPipeline]:
@@ -259,7 +254,7 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
         part = replace(batch, **{k: v[:images] for k, v in vars(batch).items() if isinstance(v, Tensor)})
         output = trainer.output(part)
         trainer.objective.check(output)
-        return trainer.objective(output).total
+        return trainer.objective(output, batch=part).total
 
     buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
     with torch.random.fork_rng(devices=[]):

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, ScoresImages, image_metrics
-from recon_toolkit.evaluation.metrics import DepthMetrics
-from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
+from recon_toolkit.evaluation.image_metrics import ImageMetrics, Lpips, ScoresImages, image_metrics
+from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.export.overview import reconstruction_columns
 from recon_toolkit.geometry import Camera
 from recon_toolkit.progress import QUIET, Progress
@@ -34,7 +33,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[object]],
     progress: Progress = QUIET,
     description: str = "scoring",
-) -> tuple[ScoreReport, DepthMetrics] | None:
+) -> DepthEvaluator | None:
     """Reconstruct the first images of a data set and score their depth; None if it, or the model, has no depth.
 
     Args:
@@ -60,7 +59,7 @@ def evaluate(
                 return None
             evaluator.add(found.depth, batch.depth, prediction_mask=found.mask, truth_mask=batch.mask)
             task.advance(len(batch))
-    return evaluator.report(), evaluator.metrics()
+    return evaluator
 
 
 @torch.no_grad()
@@ -75,7 +74,7 @@ def evaluate_images(
     lpips: Lpips | None = None,
     progress: Progress = QUIET,
     description: str = "scoring",
-) -> ImageReport | None:
+) -> ImageMetrics | None:
     """Score the pictures of a model for the first images of a data set; None if the model offers no pair.
 
     Args:
@@ -95,7 +94,7 @@ def evaluate_images(
                 pair = model.scored_pair(batch)
             parts.append(image_metrics(pair, lpips))
             task.advance(len(batch))
-    return ImageMetrics.cat(parts).report()
+    return ImageMetrics.cat(parts)
 
 
 @torch.no_grad()

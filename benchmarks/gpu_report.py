@@ -1,0 +1,119 @@
+"""What the GPU suite measured, as one validated record: ``results/gpu-suite-DEVICE.json``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from gpu_case import Case, Number
+from pydantic import BaseModel, Field, model_validator
+from record import Results
+
+from recon_toolkit.bench.report import TableReport
+
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Training(BaseModel):
+    """The full schedule, or as much of it as was run."""
+
+    status: Literal["partial", "finished", "failed"]
+    cause: str | None = None
+    pipeline: str
+    settings: list[str]
+    steps: Count  # planned
+    steps_done: Count
+    batch: Count
+    training_seconds: Seconds  # in training steps alone, as summary.json counts them
+    device_seconds: Seconds  # of all calls together: start, data, validation and checkpoints too
+    images_per_second: Number | None = None
+    peak_memory_mb: Number | None = None
+    images: Count = 0  # scored
+    side: Number | None = None
+    side_std: Number | None = None
+    side_ratio: Number | None = None
+    mad: Number | None = None
+    mad_std: Number | None = None
+    mad_ratio: Number | None = None
+    findings: list[str] = []
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.status == "finished" and (self.side is None or self.mad is None or self.steps_done != self.steps):
+            raise ValueError("a finished schedule has all its steps, SIDE and MAD")
+        if self.status == "failed" and not self.cause:
+            raise ValueError("a failed schedule says why")
+        return self
+
+
+class Ablation(BaseModel):
+    """The ablation table, or as much of it as was run."""
+
+    status: Literal["partial", "finished", "failed"]
+    cause: str | None = None
+    settings: list[str]
+    device_seconds: Seconds  # of all calls together
+    table: TableReport | None = None  # None where it was stopped before its first results
+
+
+class Suite(Results):
+    """``results/gpu-suite-DEVICE.json``; ``left`` names what was not measured yet."""
+
+    toy: bool
+    partial: bool
+    left: list[str]
+    throughput: list[Case] = []
+    schedule: Training | None = None
+    ablation: Ablation | None = None
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        if self.partial != bool(self.left):
+            raise ValueError("results are partial where something is left, and only there")
+        names = [case.name for case in self.throughput]
+        if len(names) != len(set(names)):
+            raise ValueError("a case of the throughput stands there twice")
+        if not (self.throughput or self.schedule or self.ablation):
+            raise ValueError("nothing was measured")
+        return self
+
+
+def values_of(cases: list[Case], schedule: Training | None) -> dict[str, float]:
+    """The figures to look at first."""
+    rates = {case.name: case.images_per_second for case in cases if case.images_per_second is not None}
+    values = {f"{name}: images per second": round(rate, 1) for name, rate in rates.items()}
+    for name, rate in rates.items():
+        base = "fp32" + "+vgg" * name.endswith("+vgg")
+        if base in rates and base != name:
+            values[f"{name} over {base}"] = round(rate / rates[base], 3)
+    if schedule is not None:
+        values["schedule: minutes in all"] = round(schedule.device_seconds / 60, 2)
+        values["schedule: minutes of training"] = round(schedule.training_seconds / 60, 2)
+        scores = {"SIDE": schedule.side, "MAD": schedule.mad}
+        values |= {f"schedule: {name}": value for name, value in scores.items() if value is not None}
+    return values
+
+
+def notes_of(cases: list[Case]) -> list[str]:
+    """What a reader of the figures should know."""
+    notes = [f"{case.name} failed: {case.cause}" for case in cases if case.status == "failed"]
+    for what, found in (
+        ("devices", {case.environment.device for case in cases}),
+        ("revisions", {str(case.environment.git) for case in cases}),
+        ("versions of torch", {case.environment.versions.get("torch", "") for case in cases}),
+    ):
+        if len(found) > 1:
+            notes.append(f"the cases were measured with several {what}: {', '.join(sorted(found))}")
+    return notes
+
+
+def without_places(cause: str) -> str:
+    """A message without the folders of the machine that it came from: results are published."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", cause)
+
+
+def read(path: Path) -> Suite:
+    """A record from its file. Raises ValidationError if it is not one."""
+    return Suite.model_validate_json(path.read_bytes())

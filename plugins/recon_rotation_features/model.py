@@ -1,0 +1,75 @@
+"""The model ``rotation-classifier``: features are learned by telling how far a picture was turned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recon_toolkit import Batch, ModelOutput, Rendering
+from recon_toolkit.geometry import Camera
+
+TURNS = 4
+
+
+def turned(images: Tensor) -> Tensor:
+    """Images (B, C, H, H) turned by 0, 90, 180 and 270 degrees counter-clockwise: (4B, C, H, H), turn by turn."""
+    return torch.cat([images.rot90(turns, (-2, -1)) for turns in range(TURNS)])
+
+
+class RotationClassifier(nn.Module):
+    """Learns features by predicting rotations (Gidaris et al., ICLR 2018, "RotNet").
+
+    Every image is seen in all four rotations by quarter turns, and a small head on top of the features says which it
+    is. No labels are needed, and no random numbers are drawn. Nothing is reconstructed: a run has no score, only the
+    loss and, with the loss ``rotation-accuracy``, the share of rotations told, a quarter by chance.
+
+    Args:
+        encoders: the network by its role, ``features``: image (B, 3, H, W) → (B, channels, h, w).
+        renderer: ignored; a pipeline needs none.
+        camera: ignored.
+        image_size: side of the square images; the network has it.
+        channels: of the features.
+    """
+
+    #: What training reads of a data set: no ground truth.
+    batch_fields = ("image",)
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        renderer: Callable[[Tensor, Tensor, Tensor], Rendering] | None,
+        camera: Camera,
+        image_size: int,
+        *,
+        channels: int = 128,
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(dict(encoders))
+        # One more convolution between features and answer, so that the features need not be the answer themselves.
+        self.head = nn.Sequential(
+            nn.Conv2d(channels, channels, 4, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+            nn.Linear(channels, TURNS),
+        )  # fmt: skip
+
+    @classmethod
+    def encoder_channels(cls, channels: int) -> dict[str, tuple[int, int]]:
+        """Channels in and out of the one network."""
+        return {"features": (3, channels)}
+
+    def forward(self, batch: Batch) -> ModelOutput:
+        """The factors ``logits`` (4B, 4) and ``labels`` (4B,) int64, the quarter turns of each; no image pairs."""
+        images = turned(batch.image)
+        logits = self.head(self.encoders["features"](images * 2 - 1)).float()
+        labels = torch.arange(TURNS, device=images.device).repeat_interleave(len(batch))
+        return ModelOutput(pairs={}, factors={"logits": logits, "labels": labels})
+
+    @torch.no_grad()
+    def sheet_columns(self, batch: Batch) -> dict[str, Tensor]:
+        """Columns of the contact sheet, (B, C, H, W) in [0, 1]: the image, and how strong its features are where."""
+        features = self.encoders["features"](batch.image * 2 - 1).float()
+        strength = features.square().mean(1, keepdim=True).sqrt()
+        strength = strength / strength.amax((1, 2, 3), keepdim=True).clamp(min=1e-9)
+        return {"input": batch.image, "features": F.interpolate(strength, batch.image.shape[-2:], mode="nearest")}

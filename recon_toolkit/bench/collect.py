@@ -1,0 +1,265 @@
+"""From finished run folders to the report of a table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from recon_toolkit.bench.manifest import Manifest, ManifestRow
+from recon_toolkit.bench.metrics import METRICS
+from recon_toolkit.bench.report import (
+    Difference,
+    RowReport,
+    Score,
+    SeedResult,
+    Status,
+    TableReport,
+)
+from recon_toolkit.bench.statistics import paired_interval
+from recon_toolkit.bench.store import Store, now
+from recon_toolkit.training.environment import Environment
+
+BASELINES = {"constant": "constant depth", "average": "average depth"}
+#: Metrics that baselines have, and that are quoted as a ratio to constant depth.
+RATIOS = ("side", "mad")
+
+
+@dataclass
+class _Run:
+    """A training's result with its scores by image and what it was made with."""
+
+    result: SeedResult
+    images: pd.DataFrame | None = None
+    environment: Environment | None = None
+
+
+@dataclass
+class _Surroundings:
+    """What the finished trainings were made with, each kind once."""
+
+    versions: dict[str, set[str]] = field(default_factory=dict)
+    devices: set[str] = field(default_factory=set)
+    processors: set[str] = field(default_factory=set)
+    data: set[str] = field(default_factory=set)
+
+    def add(self, found: Environment) -> None:
+        for package, version in found.versions.items():
+            self.versions.setdefault(package, set()).add(version)
+        self.versions.setdefault("python", set()).add(found.python)
+        if found.git:
+            self.versions.setdefault("source revision", set()).add(found.git)
+        self.devices.add(f"{found.device}, {found.precision}, {found.threads} threads")
+        self.processors.add(found.processor)
+        self.data.update(f"{split} {digest[:16]}" for split, digest in found.data.items())
+
+
+def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
+    """The report of a table, with whatever of it is done.
+
+    Args:
+        manifest: rows and addresses.
+        store: the run folders.
+        folder: of the results, which run folders are named relative to.
+
+    Raises:
+        DataError: a finished run's files are damaged or of another version.
+    """
+    surroundings = _Surroundings()
+    runs = {row.name: [_run(seed, where, store, folder) for seed, where in row.trainings] for row in manifest.rows}
+    for row_runs in runs.values():
+        for run in row_runs:
+            if run.environment is not None:
+                surroundings.add(run.environment)
+    rows = [_row(row, runs, manifest) for row in manifest.rows]
+    rows += _baselines(manifest, runs[manifest.base])
+    _mark_best(rows, manifest.metrics)
+    base = next(row for row in manifest.rows if row.name == manifest.base)
+    return TableReport(
+        name=manifest.name,
+        description=manifest.description,
+        pipeline=manifest.pipeline,
+        metrics=manifest.metrics,
+        rows=rows,
+        seeds=[seed for seed, _ in base.trainings],
+        budget=manifest.budget,
+        published_source=manifest.source,
+        versions={name: sorted(found) for name, found in sorted(surroundings.versions.items())},
+        devices=sorted(surroundings.devices),
+        processors=sorted(surroundings.processors),
+        data=sorted(surroundings.data),
+        made=now(),
+        notes=_notes(rows, runs),
+    )
+
+
+def _run(seed: int, address: str, store: Store, folder: Path) -> _Run:
+    run = store.run(address)
+    shown = Path(os.path.relpath(run, folder)).as_posix()
+    if not store.finished(address):
+        record = store.record(address)
+        status: Status = "pending"
+        if store.busy(address):
+            status = "running"
+        elif record is not None and record.status == "failed":
+            status = "failed"
+        cause = record.cause if record is not None and status == "failed" else None
+        return _Run(SeedResult(seed=seed, status=status, run=shown, cause=cause))
+    summary = store.summary(address)
+    images = store.scores(address)
+    columns = [] if images is None else [name for name in METRICS if name in images]
+    scores = {name: float(images[name].mean()) for name in columns} if images is not None else {}
+    result = SeedResult(
+        seed=seed,
+        status="done",
+        run=shown,
+        device=summary.device,
+        steps=summary.steps,
+        seconds=summary.seconds,
+        images_per_second=summary.images_per_second,
+        peak_memory_mb=summary.peak_memory_mb,
+        images=summary.images,
+        findings=summary.findings,
+        scores={name: value for name, value in scores.items() if np.isfinite(value)},
+    )
+    return _Run(result, images, store.environment(address))
+
+
+def _row(row: ManifestRow, runs: Mapping[str, Sequence[_Run]], manifest: Manifest) -> RowReport:
+    own = runs[row.name]
+    done = [run.result for run in own if run.result.status == "done"]
+    report = RowReport(
+        name=row.name,
+        note=row.note,
+        base=row.name == manifest.base,
+        pipeline=row.pipeline,
+        changes=row.changes,
+        seeds=[run.result for run in own],
+        published=row.published,
+    )
+    if not done:
+        return report
+    against = row.against or manifest.base
+    for metric in manifest.metrics:
+        score = _score([run.images for run in own if run.images is not None and metric in run.images], metric)
+        if score is None:
+            continue
+        if against != row.name:
+            score.difference = _difference(own, runs[against], metric, against)
+        report.scores[metric] = score
+    report.seconds = float(np.mean([seed.seconds for seed in done]))
+    report.images_per_second = float(np.mean([seed.images_per_second for seed in done]))
+    report.peak_memory_mb = float(np.mean([seed.peak_memory_mb for seed in done]))
+    return report
+
+
+def _score(tables: Sequence[pd.DataFrame], metric: str) -> Score | None:
+    columns = [values for values in (_finite(table[metric]) for table in tables) if len(values)]
+    if not columns:
+        return None
+    means = [float(values.mean()) for values in columns]
+    constants = [_finite(table[f"constant_{metric}"]) for table in tables if f"constant_{metric}" in table]
+    ratio = None
+    if metric in RATIOS and len(constants) == len(means) and all(c.mean() > 0 for c in constants):
+        ratio = float(np.mean([mean / c.mean() for mean, c in zip(means, constants, strict=True)]))
+    return Score(
+        mean=float(np.mean(means)),
+        std=float(np.mean([values.std() for values in columns])),
+        seed_std=float(np.std(means, ddof=1)) if len(means) > 1 else None,
+        ratio=ratio,
+    )
+
+
+def _finite(column: pd.Series[float]) -> NDArray[np.float64]:
+    values = column.to_numpy(dtype=np.float64)
+    return np.asarray(values[np.isfinite(values)], dtype=np.float64)
+
+
+def _difference(own: Sequence[_Run], others: Sequence[_Run], metric: str, against: str) -> Difference | None:
+    """The paired difference over common seeds, where both were scored on the same images."""
+    by_seed = {run.result.seed: run for run in others}
+    pairs = [(run, by_seed[run.result.seed]) for run in own if run.result.seed in by_seed]
+    columns = [
+        run.images[metric].to_numpy(dtype=np.float64) - other.images[metric].to_numpy(dtype=np.float64)
+        for run, other in pairs
+        if _same_images(run, other)
+        and run.images is not None
+        and other.images is not None
+        and metric in run.images
+        and metric in other.images
+    ]
+    found = paired_interval(np.stack(columns)) if columns else None
+    if found is None:
+        return None
+    return Difference(
+        against=against, mean=found.mean, low=found.low, high=found.high, seeds=found.seeds, images=found.images
+    )
+
+
+def _same_images(first: _Run, second: _Run) -> bool:
+    if first.environment is None or second.environment is None or first.images is None or second.images is None:
+        return False
+    same_data = first.environment.data.get("evaluation") == second.environment.data.get("evaluation")
+    return same_data and first.images["image"].equals(second.images["image"])
+
+
+def _baselines(manifest: Manifest, base: Sequence[_Run]) -> list[RowReport]:
+    """Baselines on the images and masks of the base row."""
+    tables = [run.images for run in base if run.images is not None]
+    rows = []
+    for name in manifest.baselines:
+        scores = {}
+        for metric in manifest.metrics:
+            column = f"{name}_{metric}"
+            having = [table.rename(columns={column: "value"}) for table in tables if column in table]
+            score = _baseline_score(having, metric)
+            if score is not None:
+                scores[metric] = score
+        published = manifest.published.get(name, {})
+        if scores or published:
+            rows.append(RowReport(name=BASELINES[name], baseline=True, scores=scores, published=published))
+    return rows
+
+
+def _baseline_score(tables: Sequence[pd.DataFrame], metric: str) -> Score | None:
+    columns = [values for values in (_finite(table["value"]) for table in tables) if len(values)]
+    if not columns:
+        return None
+    constants = [_finite(table[f"constant_{metric}" if f"constant_{metric}" in table else "value"]) for table in tables]
+    mean = float(np.mean([values.mean() for values in columns]))
+    return Score(
+        mean=mean,
+        std=float(np.mean([values.std() for values in columns])),
+        ratio=mean / float(np.mean([values.mean() for values in constants])),
+    )
+
+
+def _mark_best(rows: Sequence[RowReport], metrics: Sequence[str]) -> None:
+    """Mark the best trained row of each metric, if there is something to choose from."""
+    for metric in metrics:
+        having = [row.scores[metric] for row in rows if not row.baseline and metric in row.scores]
+        if len(having) > 1:
+            min(having, key=lambda score: METRICS[metric].loss(score.mean)).best = True
+
+
+def _notes(rows: Sequence[RowReport], runs: Mapping[str, Sequence[_Run]]) -> list[str]:
+    """What a reader must know to trust the table."""
+    notes = []
+    scored = [run for own in runs.values() for run in own if run.environment is not None]
+    images = {run.environment.data.get("evaluation") for run in scored if run.environment is not None}
+    if len(images) > 1:
+        notes.append(
+            "Rows are scored on different images; no difference is given between rows that do not share theirs"
+        )
+    steps = {seed.steps for row in rows for seed in row.seeds if seed.status == "done"}
+    if len(steps) > 1:
+        notes.append(f"Rows were trained for different numbers of steps: {', '.join(map(str, sorted(steps)))}")
+    found = sorted({f"{row.name}: {finding}" for row in rows for seed in row.seeds for finding in seed.findings})
+    if found:
+        notes.append(f"The health check saw, while training: {'; '.join(found)}")
+    return notes

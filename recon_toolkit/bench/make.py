@@ -1,0 +1,120 @@
+"""A table from its file to its outputs: what ``recon bench`` does, for use from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recon_toolkit.bench.collect import collect
+from recon_toolkit.bench.live import Live
+from recon_toolkit.bench.manifest import manifest_of, read_manifest
+from recon_toolkit.bench.page import write_page
+from recon_toolkit.bench.plan import Plan, load_plan
+from recon_toolkit.bench.report import TableReport
+from recon_toolkit.bench.runner import Runner
+from recon_toolkit.bench.store import Store, check_versions
+from recon_toolkit.bench.tables import write_tables
+from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.nearest import suggestion
+from recon_toolkit.plugins import PluginHost
+from recon_toolkit.progress import QUIET, Progress
+
+#: Where run folders lie in the folder that is given, for all tables made there.
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Made:
+    """A table that was made, or as far as it was.
+
+    Attributes:
+        report: what was found.
+        folder: of the outputs.
+        complete: nothing was stopped or left out; some rows may have failed.
+    """
+
+    report: TableReport
+    folder: Path
+    complete: bool
+
+
+def plan_table(
+    table: str,
+    host: PluginHost,
+    *,
+    out: Path,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    data: Path | None = None,
+    progress: Progress = QUIET,
+) -> Plan:
+    """Read a table and check everything that can be known before training.
+
+    Args:
+        table: an installed table, or a YAML file.
+        host: the plugins.
+        out: the folder of tables; see :func:`make_table`.
+        overrides: ``KEY=VALUE`` for every row.
+        seeds: instead of the table's.
+        data: the user's data folder.
+        progress: for the making of data.
+
+    Raises:
+        ReconError: anything is wrong with the table, its data, or what lies in ``out``.
+    """
+    plan = load_plan(table, host, runs=out / RUNS, overrides=overrides, seeds=seeds, data=data, progress=progress)
+    check_versions(Store(out / RUNS), plan.trainings())
+    return plan
+
+
+def make_table(
+    plan: Plan,
+    *,
+    out: Path,
+    devices: Sequence[str] = ("auto",),
+    rows: Sequence[str] | None = None,
+    plugins: Sequence[Path] = (),
+    disabled: Sequence[str] = (),
+    progress: Progress = QUIET,
+) -> Made:
+    """Train what is not done yet, and write the outputs.
+
+    Args:
+        plan: from :func:`plan_table`.
+        out: run folders come into ``out/runs``, results into ``out/TABLE``.
+        devices: one entry for each training at a time.
+        rows: names of rows to train; all if None. The report shows the others as they are.
+        plugins, disabled: what the host was loaded with, for the processes of the trainings.
+        progress: where the live table goes.
+
+    Raises:
+        ReconError: there is no such row, or results cannot be written.
+    """
+    unknown = [name for name in rows or () if name not in {row.name for row in plan.rows}]
+    if unknown:
+        remedies = [suggestion(name, [row.name for row in plan.rows]) for name in unknown]
+        problems = [ReconError(f"there is no row '{name}'", where="--rows", remedy=remedy)
+                    for name, remedy in zip(unknown, remedies, strict=True)]  # fmt: skip
+        raise ConfigError(problems)
+    store, folder = Store(out / RUNS), out / plan.name
+    manifest = manifest_of(plan, Path(os.path.relpath(store.folder, folder)).as_posix())
+    manifest.write(folder)
+    with Live(progress) as live:
+        runner = Runner(plan, store, devices=devices, plugins=plugins, disabled=disabled, rows=rows, show=live.update)
+        complete = runner.run()
+    return Made(write_outputs(folder), folder, complete)
+
+
+def write_outputs(folder: Path) -> TableReport:
+    """Write every output of a table from what lies in its folder and its run folders; nothing is trained.
+
+    Raises:
+        DataError: there is no table, or a file of it is damaged or of another version.
+    """
+    manifest = read_manifest(folder)
+    report = collect(manifest, Store(folder / manifest.runs), folder)
+    write_tables(report, folder)
+    write_page(report, folder)
+    return report

@@ -1,0 +1,107 @@
+"""What a table consists of, kept beside its results, so that they can be made again without plugins or data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recon_toolkit.bench.plan import Plan
+from recon_toolkit.bench.report import Published
+from recon_toolkit.errors import DataError
+from recon_toolkit.files import write_text
+
+FILE = "table.json"
+
+
+class ManifestRow(BaseModel):
+    """A row: its trainings as (seed, address)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    note: str
+    pipeline: str
+    changes: list[str]
+    against: str | None
+    published: dict[str, Published]
+    trainings: list[tuple[int, str]]
+
+
+class Manifest(BaseModel):
+    """A table: ``table.json`` in the folder of its results."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["recon-toolkit bench table 1"] = "recon-toolkit bench table 1"
+    name: str
+    description: str
+    pipeline: str
+    base: str
+    metrics: list[str]
+    baselines: list[str]
+    budget: str
+    published: dict[str, dict[str, Published]]
+    source: str
+    runs: str  # the folder of run folders, relative to this file
+    rows: list[ManifestRow]
+
+    def write(self, folder: Path) -> None:
+        """Write it into the folder of the results."""
+        write_text(folder / FILE, self.model_dump_json(indent=1) + "\n")
+
+
+def manifest_of(plan: Plan, runs: str) -> Manifest:
+    """The manifest of a plan whose run folders lie in ``runs``."""
+    config = plan.config
+    lengths = {
+        f"{found.steps} steps"
+        if found.steps
+        else f"{found.epochs:g} epochs"
+        if found.epochs
+        else f"{found.minutes:g} min"
+        for row in plan.rows
+        for found in (training.resolved.pipeline.training for training in row.trainings)
+    }
+    return Manifest(
+        name=plan.name,
+        description=config.description,
+        pipeline=config.pipeline,
+        base=plan.base,
+        metrics=config.metrics,
+        baselines=list(config.baselines),
+        budget=", ".join(sorted(lengths)),
+        published=config.published,
+        source=config.source,
+        runs=runs,
+        rows=[
+            ManifestRow(
+                name=row.name,
+                note=row.keys.note,
+                pipeline=row.pipeline,
+                changes=list(row.changes),
+                against=row.keys.against,
+                published=row.keys.published,
+                trainings=[(training.seed, training.address) for training in row.trainings],
+            )
+            for row in plan.rows
+        ],
+    )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in a folder of results. Raises DataError if there is none, or it is damaged or of another form."""
+    path = folder / FILE
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(
+            "there is nothing to report here yet", where=str(path), remedy="run `recon bench` without --report first"
+        ) from error
+    except (OSError, ValidationError) as error:
+        raise DataError(
+            f"cannot be used; another version may have written it ({str(error).partition(chr(10))[0]})",
+            where=str(path),
+            remedy="run `recon bench` without --report: it writes the file anew and trains nothing twice",
+        ) from error

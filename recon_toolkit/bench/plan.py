@@ -1,0 +1,354 @@
+"""From the file of a table to the trainings that it takes, everything validated before anything trains."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from recon_toolkit.bench.data import DataStore
+from recon_toolkit.bench.metrics import METRICS
+from recon_toolkit.bench.schema import Budget, RowKeys, TableConfig
+from recon_toolkit.config.document import Entry, Place, read
+from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
+from recon_toolkit.config.problems import Problem, validation_problems
+from recon_toolkit.config.sources import find_table
+from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.nearest import suggestion
+from recon_toolkit.plugins import PluginHost
+from recon_toolkit.progress import QUIET, Progress
+
+#: How a row names the run folder of a preparation.
+PREPARED = "prepared:"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A pipeline to train with one seed, for a row or a preparation.
+
+    Args:
+        row: the row's name, or the preparation's.
+        seed: of the run.
+        resolved: the pipeline.
+        address: names its run folder; equal for equal contents.
+        needs: addresses of the preparations that must be done before.
+    """
+
+    row: str
+    seed: int
+    resolved: ResolvedPipeline
+    address: str
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """A row: what it changes, as KEY=VALUE, and its trainings by seed."""
+
+    name: str
+    keys: RowKeys
+    pipeline: str
+    changes: tuple[str, ...]
+    trainings: tuple[Training, ...]
+    place: Place
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table, ready to be trained.
+
+    Args:
+        name: the file's name without its ending.
+        source: the file.
+        config: its contents.
+        base: name of the row that the others are compared with.
+        rows: in the file's order.
+        prepared: trainings that rows need, by name.
+        data: the user's data folder.
+    """
+
+    name: str
+    source: Path
+    config: TableConfig
+    base: str
+    rows: tuple[PlannedRow, ...]
+    prepared: Mapping[str, Training] = field(default_factory=dict)
+    data: Path | None = None
+
+    def trainings(self) -> list[Training]:
+        """Preparations, then every row's first seed, then the second ones: an early look shows every row."""
+        most = max(len(row.trainings) for row in self.rows)
+        by_seed = [row.trainings[n] for n in range(most) for row in self.rows if n < len(row.trainings)]
+        return [*self.prepared.values(), *by_seed]
+
+
+def load_plan(
+    name_or_path: str,
+    host: PluginHost,
+    *,
+    runs: Path,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    data: Path | None = None,
+    progress: Progress = QUIET,
+) -> Plan:
+    """Read a table and resolve all of its rows.
+
+    Args:
+        name_or_path: an installed table, or a YAML file.
+        host: the plugins; the table's own files are loaded in addition.
+        runs: the folder that run folders lie in, which ``prepared:NAME`` becomes a path in.
+        overrides: ``KEY=VALUE`` for every row, after its own settings.
+        seeds: instead of the table's, for every row.
+        data: instead of the table's data folder.
+        progress: for the making of data.
+
+    Raises:
+        DataError: data cannot be used, or lack what a metric needs.
+        ConfigError: anything is wrong; every problem at once, with its row, file and line.
+    """
+    path = find_table(name_or_path, host)
+    tree, problems = read(path)
+    config, found = _config(tree)
+    problems += found
+    if config is None or problems:
+        raise ConfigError(problems)
+    host = host.with_files([(path.parent / Path(file).expanduser()).resolve() for file in config.plugins])
+    # Once for all that can be wrong in the file, before data are opened or made, and again with the data.
+    reader = _Rows(path, tree, config, host, runs, overrides, seeds, lambda _resolved: {})
+    reader.rows(reader.prepared())
+    base = config.base or next(iter(config.rows))
+    problems = [*reader.problems, *_name_problems(tree, config, base)]
+    if problems:
+        raise ConfigError(_once(problems))
+    folder = data if data is not None else _relative(path, config.data)
+    if folder is not None and not folder.is_dir():
+        raise ReconError(f"there is no folder {folder}", where="data", remedy="check the path")
+    store = DataStore(folder, config.metrics, progress)
+    reader = _Rows(path, tree, config, host, runs, overrides, seeds, store.fingerprints)
+    prepared = reader.prepared()
+    rows = reader.rows(prepared)
+    if reader.problems:
+        raise ConfigError(_once(reader.problems))
+    used = {need for row in rows for training in row.trainings for need in training.needs}
+    wanted = {name: training for name, training in prepared.items() if training.address in used}
+    return Plan(path.stem, path, config, base, tuple(rows), wanted, folder)
+
+
+def _relative(path: Path, given: str | None) -> Path | None:
+    return None if given is None else (path.parent / Path(given).expanduser()).resolve()
+
+
+def _config(tree: Entry) -> tuple[TableConfig | None, list[ReconError]]:
+    try:
+        return TableConfig.model_validate_json(json.dumps(tree.plain()), strict=True), []
+    except ValidationError as error:
+        return None, list(validation_problems(error, tree, (), _known_keys))
+
+
+def _known_keys(keys: Sequence[str | int]) -> Sequence[str]:
+    sections: dict[str, type[BaseModel]] = {"budget": Budget}
+    if len(keys) > 1 and keys[0] in sections:
+        return list(sections[str(keys[0])].model_fields)
+    return list(TableConfig.model_fields)
+
+
+def _name_problems(tree: Entry, config: TableConfig, base: str) -> Iterator[ReconError]:
+    """Metrics and rows that are named but not there."""
+    for number, name in enumerate(config.metrics):
+        if name not in METRICS:
+            yield Problem(f"there is no metric '{name}'", tree, ("metrics", number), remedy=suggestion(name, METRICS))
+    if base not in config.rows:
+        yield Problem(f"there is no row '{base}'", tree, ("base",), remedy=suggestion(base, config.rows))
+    for row, entry in tree.mapping["rows"].mapping.items():
+        against = entry.mapping.get("against")
+        if against is not None and against.value not in config.rows:
+            text = f"row '{row}': there is no row '{against.value}' to compare with"
+            remedy = suggestion(str(against.value), config.rows)
+            yield Problem(text, tree, ("rows", row, "against"), remedy=remedy)
+
+
+class _Rows:
+    """Resolves the rows of one table and collects their problems."""
+
+    def __init__(
+        self,
+        path: Path,
+        tree: Entry,
+        config: TableConfig,
+        host: PluginHost,
+        runs: Path,
+        overrides: Sequence[str],
+        seeds: Sequence[int] | None,
+        data: Callable[[ResolvedPipeline], Mapping[str, str]],
+    ) -> None:
+        self.data = data
+        self.path, self.tree, self.config, self.host, self.runs = path, tree, config, host, runs
+        self.overrides, self.seeds = overrides, seeds
+        self.problems: list[ReconError] = []
+
+    def prepared(self) -> dict[str, Training]:
+        """The preparations, each with the table's first seed. Table-wide settings are the rows', not theirs."""
+        found: dict[str, Training] = {}
+        section = self.tree.mapping.get("prepare")
+        for name, entry in (section.mapping if section else {}).items():
+            keys, changes = self._split(name, entry, "preparation")
+            resolved = self._resolve(name, keys, [changes], self.config.seeds[0], "preparation", ())
+            if resolved is not None:
+                where = address(resolved, self.data(resolved))
+                found[name] = Training(name, self.config.seeds[0], resolved, where)
+        return found
+
+    def rows(self, prepared: Mapping[str, Training]) -> list[PlannedRow]:
+        """Every row with its trainings."""
+        common = [*self._set(), *self._budget()]
+        found: list[PlannedRow] = []
+        for name, entry in self.tree.mapping["rows"].mapping.items():
+            keys, changes = self._split(name, entry, "row")
+            changes, needs = self._with_prepared(name, changes, prepared)
+            trainings = []
+            for seed in self.seeds or keys.seeds or self.config.seeds:
+                resolved = self._resolve(name, keys, [*common, changes], seed, "row", self.overrides)
+                if resolved is None:
+                    break
+                where = address(resolved, self.data(resolved))
+                trainings.append(Training(name, seed, resolved, where, needs))
+            pipeline = keys.pipeline or self.config.pipeline
+            shown = tuple(f"{key}={value}" for key, value in flat(changes.plain()))
+            found.append(PlannedRow(name, keys, pipeline, shown, tuple(trainings), entry.place))
+        return found
+
+    def _set(self) -> Iterator[Entry]:
+        if "set" in self.tree.mapping:
+            yield self.tree.mapping["set"]
+
+    def _budget(self) -> Iterator[Entry]:
+        if "budget" in self.tree.mapping:
+            budget = self.tree.mapping["budget"]
+            yield Entry({"training": budget}, budget.place)
+
+    def _split(self, name: str, entry: Entry, what: str) -> tuple[RowKeys, Entry]:
+        """A row's own keys, and what it changes of the pipeline."""
+        fields = RowKeys.model_fields
+        own = {key: item for key, item in entry.mapping.items() if key in fields}
+        try:
+            keys = RowKeys.model_validate_json(json.dumps(Entry(own, entry.place).plain()), strict=True)
+        except ValidationError as error:
+            found = validation_problems(error, Entry(own, entry.place), (), lambda _keys: fields)
+            self.problems += [_of(what, name, problem) for problem in found]
+            keys = RowKeys()
+        changes = {key: item for key, item in entry.mapping.items() if key not in fields}
+        for metric in keys.published.keys() - METRICS.keys():
+            text = f"there is no metric '{metric}'"
+            where = str(entry.place_of(("published", metric)))
+            self.problems.append(_of(what, name, ReconError(text, where=where, remedy=suggestion(metric, METRICS))))
+        for key in changes.keys() & {"seed", "name", "extends", "plugins"}:
+            remedy = {"seed": "use 'seeds: [N]'", "name": "the row's name is its key", "extends": "use 'pipeline'"}
+            text, where = f"a row cannot set '{key}'", str(changes[key].place)
+            error_ = ReconError(text, where=where, remedy=remedy.get(key, "list them for the whole table"))
+            self.problems.append(_of(what, name, error_))
+            changes = {other: item for other, item in changes.items() if other != key}
+        return keys, Entry(changes, entry.place)
+
+    def _with_prepared(
+        self, row: str, changes: Entry, prepared: Mapping[str, Training]
+    ) -> tuple[Entry, tuple[str, ...]]:
+        """The changes with every ``prepared:NAME`` as a path, and the addresses of those."""
+        needs: list[str] = []
+
+        def replaced(entry: Entry) -> Entry:
+            if isinstance(entry.value, dict):
+                return Entry({key: replaced(item) for key, item in entry.value.items()}, entry.place)
+            if not isinstance(entry.value, str) or not entry.value.startswith(PREPARED):
+                return entry
+            name = entry.value.removeprefix(PREPARED)
+            if name not in prepared:
+                known = self.config.prepare
+                if name not in known:
+                    text = f"the table prepares no '{name}'"
+                    error = ReconError(text, where=str(entry.place), remedy=suggestion(name, known))
+                    self.problems.append(_of("row", row, error))
+                return entry
+            needs.append(prepared[name].address)
+            return Entry(str((self.runs / prepared[name].address).resolve()), entry.place)
+
+        return replaced(changes), tuple(dict.fromkeys(needs))
+
+    def _resolve(
+        self, name: str, keys: RowKeys, layers: Sequence[Entry], seed: int, what: str, overrides: Sequence[str]
+    ) -> ResolvedPipeline | None:
+        pipeline = keys.pipeline or self.config.pipeline
+        given: str | Path = pipeline
+        if "/" in pipeline or pipeline.endswith((".yaml", ".yml")):
+            given = self.path.parent / Path(pipeline).expanduser()
+        title = Entry({"name": Entry(name, self.tree.place)}, self.tree.place)
+        try:
+            return load_pipeline(given, [*overrides, f"seed={seed}"], self.host, layers=[*layers, title])
+        except ConfigError as error:
+            self.problems += [_of(what, name, problem) for problem in error.problems]
+        return None
+
+
+def _of(what: str, name: str, problem: ReconError) -> ReconError:
+    return ReconError(f"{what} '{name}': {problem.message}", where=problem.where, remedy=problem.remedy)
+
+
+def _once(problems: Sequence[ReconError]) -> list[ReconError]:
+    """Every problem once: what is wrong for every row at one place is said for the first."""
+    seen: set[tuple[str, str]] = set()
+    kept = []
+    for problem in problems:
+        key = (problem.where or "", problem.message.partition("': ")[2] or problem.message)
+        if key not in seen:
+            seen.add(key)
+            kept.append(problem)
+    return kept
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A tree of settings as (dotted key, value) pairs; a component that is named anew stays together."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and "name" not in value and value:
+            yield from flat(value, f"{prefix}{key}.")
+        elif isinstance(value, Mapping):
+            inner = ", ".join(f"{name}: {_shown(item)}" for name, item in value.items())
+            yield f"{prefix}{key}", f"{{{inner}}}"
+        else:
+            yield f"{prefix}{key}", _shown(value)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def address(resolved: ResolvedPipeline, data: Mapping[str, str]) -> str:
+    """The name of a training's run folder: 16 hexadecimal digits that are equal if the same would be trained.
+
+    They cover the resolved pipeline with its seed and what it is scored on, the user's data (fingerprints by split;
+    generated data follow from the options), and the source of those plugin files that it takes components from.
+    Installed plugins are known by name only; their version, and the toolkit's, are in the run's record.
+    """
+    used = {part.entry.provider for part in resolved.components.values()}
+    document = {
+        "pipeline": resolved.fingerprint,
+        "data": dict(data),
+        "evaluation": resolved.pipeline.evaluation.model_dump(include={"split", "images"}),
+        "plugins": {
+            file.name: hashlib.sha256(_source(file)).hexdigest()
+            for file in resolved.host.files
+            if {file.name, str(file.resolve())} & used
+        },
+    }
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _source(file: Path) -> bytes:
+    """A plugin file's bytes, or those of every Python file of a plugin folder."""
+    if file.is_file():
+        return file.read_bytes()
+    return b"".join(part.name.encode() + part.read_bytes() for part in sorted(file.rglob("*.py")))

@@ -1,0 +1,243 @@
+"""Trains what a plan lists: each training a `recon run` in a process of its own, several at once if asked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recon_toolkit.bench.data import reads_folder
+from recon_toolkit.bench.plan import Plan, Training
+from recon_toolkit.bench.state import RunState
+from recon_toolkit.bench.store import Store, begun, now
+from recon_toolkit.files import write_text
+from recon_toolkit.training.budget import recorded_steps
+from recon_toolkit.training.log import LogTail
+from recon_toolkit.training.loop import interruptible
+
+#: Seconds between two looks at the trainings.
+POLL = 0.5
+#: Seconds that a stopped training is given to save a checkpoint.
+GRACE = 120
+
+
+@dataclass
+class Job:
+    """A training and where it stands."""
+
+    training: Training
+    state: RunState
+    tail: LogTail
+    process: subprocess.Popen[bytes] | None = None
+    device: str = ""
+    began: float = 0.0
+    others: list[Job] = field(default_factory=list)  # of the same address: rows may say the same
+
+
+class Runner:
+    """Trains everything in a plan that is not done yet.
+
+    Args:
+        plan: the table.
+        store: where run folders lie.
+        devices: one entry for each training that may run at the same time, as ``recon run --device`` takes them.
+        plugins, disabled: plugin files and names, as given to this command.
+        rows: names of the rows to train; all if None.
+        show: called about twice a second with the states of all trainings.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        *,
+        devices: Sequence[str],
+        plugins: Sequence[Path] = (),
+        disabled: Sequence[str] = (),
+        rows: Sequence[str] | None = None,
+        show: Callable[[Sequence[RunState]], None] = lambda states: None,
+    ) -> None:
+        self.plan, self.store, self.show = plan, store, show
+        self.devices, self.plugins, self.disabled = list(devices), list(plugins), list(disabled)
+        self._began = now()
+        wanted = [t for t in plan.trainings() if rows is None or t.row in rows]
+        needed = {need for training in wanted for need in training.needs}
+        self.jobs: list[Job] = []
+        by_address: dict[str, Job] = {}
+        for training in plan.trainings():
+            if training not in wanted and training.address not in needed:
+                continue
+            job = Job(training, RunState(training.row, training.seed), LogTail(store.run(training.address)))
+            first = by_address.setdefault(training.address, job)
+            if first is job:
+                self.jobs.append(job)
+            else:
+                first.others.append(job)
+
+    def states(self) -> list[RunState]:
+        """Of all trainings; those of one address move together."""
+        return [job.state for first in self.jobs for job in (first, *first.others)]
+
+    def run(self) -> bool:
+        """Train until everything is done or has failed; True unless it was asked to stop."""
+        with interruptible() as interrupted:
+            while True:
+                for job in self.jobs:
+                    self._look(job)
+                self._start_some()
+                self.show(self._copied_states())
+                if not any(job.state.status in ("pending", "running", "elsewhere") for job in self.jobs):
+                    return True
+                if interrupted:
+                    self._stop()
+                    self.show(self._copied_states())
+                    return False
+                time.sleep(POLL)
+
+    def _copied_states(self) -> list[RunState]:
+        for job in self.jobs:
+            for other in job.others:
+                seed, row = other.state.seed, other.state.row
+                vars(other.state).update({**vars(job.state), "seed": seed, "row": row})
+        return self.states()
+
+    # -- one look ------------------------------------------------------------------------------------------------
+
+    def _look(self, job: Job) -> None:
+        """Bring a job's state up to date with what lies in its folder."""
+        state, address = job.state, job.training.address
+        if state.status in ("done", "failed"):
+            return
+        if job.process is not None:
+            self._read_log(job)
+            state.seconds = time.monotonic() - job.began
+            if job.process.poll() is not None:
+                self._ended(job, job.process.returncode)
+        elif self.store.finished(address):
+            self._read_log(job)
+            state.status = "done"
+        elif self.store.busy(address):
+            self._read_log(job)
+            state.status = "elsewhere"
+        else:
+            record = self.store.record(address)
+            # An older failure is tried again; one while this command runs is another process's.
+            failed = record is not None and record.status == "failed" and (record.ended or "") >= self._began
+            state.status = "failed" if failed else "pending"
+            state.cause = record.cause if record is not None and failed else None
+
+    def _read_log(self, job: Job) -> None:
+        state = job.state
+        training = job.training.resolved.pipeline.training
+        steps = training.steps or state.steps or recorded_steps(self.store.run(job.training.address))
+        state.steps = steps or 0
+        for entry in job.tail.read():
+            state.step = int(entry["step"])
+            if entry["kind"] == "validation":
+                state.latest = {k: v for k, v in entry.items() if isinstance(v, float)}
+
+    def _ended(self, job: Job, code: int) -> None:
+        job.process = None
+        address = job.training.address
+        record = self.store.record(address)
+        if self.store.finished(address):
+            job.state.status = "done"
+        elif self.store.busy(address):  # another machine was a moment faster
+            job.state.status = "elsewhere"
+            return
+        else:
+            job.state.status, job.state.cause = "failed", self._cause(address, code)
+        if record is not None:
+            update = {"status": job.state.status, "cause": job.state.cause, "ended": now()}
+            self.store.write(address, record.model_copy(update=update))
+
+    def _cause(self, address: str, code: int) -> str:
+        """The errors that the run printed, or how it ended."""
+        lines = self.store.output(address).read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        if errors:
+            return "; ".join(dict.fromkeys(errors))
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        last = f": {lines[-1]}" if lines else ""
+        hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
+        return f"the process {how}{hint}{last}"
+
+    # -- starting and stopping -----------------------------------------------------------------------------------
+
+    def _start_some(self) -> None:
+        free = list(self.devices)
+        for job in self.jobs:
+            if job.process is not None:
+                free.remove(job.device)
+        states = {job.training.address: job.state for job in self.jobs}
+        for job in self.jobs:
+            if not free:
+                return
+            if job.state.status != "pending":
+                continue
+            needs = [states[need] for need in job.training.needs if need in states]
+            failed = next((need for need in needs if need.status == "failed"), None)
+            if failed is not None:
+                job.state.status, job.state.cause = "failed", f"its preparation '{failed.row}' failed: {failed.cause}"
+            elif all(need.status == "done" for need in needs):
+                self._start(job, free.pop(0))
+
+    def _start(self, job: Job, device: str) -> None:
+        training = job.training
+        self.store.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.store.pipeline(training.address), training.resolved.to_yaml())
+        command = self.command(training, device)
+        self.store.write(training.address, begun(training, self.plan.name, command[2:]))
+        with self.store.output(training.address).open("wb") as output:
+            # In a session of its own, so that Ctrl-C reaches it through us, and once.
+            job.process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=output, env=self._environment(device), start_new_session=True
+            )
+        job.device, job.began = device, time.monotonic()
+        job.state.status = "running"
+
+    def command(self, training: Training, device: str) -> list[str]:
+        """The `recon run` of a training."""
+        run = self.store.run(training.address)
+        words = ["run", "--pipeline", str(self.store.pipeline(training.address)), "--out", str(run), "--device", device]
+        if self.store.started(training.address):
+            words.append("--resume")
+        if self.plan.data is not None and reads_folder(training.resolved):
+            words += ["--data", str(self.plan.data)]
+        for file in self.plugins:
+            words += ["--plugin", str(file)]
+        for name in self.disabled:
+            words += ["--disable-plugin", name]
+        return [sys.executable, "-m", "recon_toolkit", *words]
+
+    def _environment(self, device: str) -> dict[str, str]:
+        """Trainings at the same time on the CPU share its cores."""
+        cpu = sum(each in ("auto", "cpu") for each in self.devices)
+        if device not in ("auto", "cpu") or cpu < 2:
+            return dict(os.environ)
+        threads = str(max(1, (os.cpu_count() or 1) // cpu))
+        return {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
+
+    def _stop(self) -> None:
+        """Ask what runs to save a checkpoint and end; wait for it."""
+        running = list(self._running())
+        for _, process in running:
+            process.terminate()
+        until = time.monotonic() + GRACE
+        for job, process in running:
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            job.process, job.state.status = None, "done" if self.store.finished(job.training.address) else "pending"
+
+    def _running(self) -> Iterator[tuple[Job, subprocess.Popen[bytes]]]:
+        for job in self.jobs:
+            if job.process is not None:
+                yield job, job.process

@@ -1,0 +1,78 @@
+"""What the file of a table may say, apart from what its rows change of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from recon_toolkit.bench.report import Published
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Budget(_Section):
+    """How long every row trains; a row's own ``training`` comes after it."""
+
+    steps: Annotated[int, Field(ge=1)] | None = None
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of 'steps', 'epochs' and 'minutes'")
+        return self
+
+    def __str__(self) -> str:
+        return " ".join(f"{value:g} {name}" for name, value in self if value is not None)
+
+
+class RowKeys(_Section):
+    """The keys of a row that are not the pipeline's."""
+
+    pipeline: str | None = None  # another base pipeline than the table's
+    seeds: Seeds | None = None  # others than the table's
+    against: str | None = None  # the row to compare with; the base row by default
+    note: str = ""
+    published: dict[str, Published] = {}  # a paper's figures, by metric
+
+
+class TableConfig(_Section):
+    """A table.
+
+    Args:
+        description: one line for listings.
+        pipeline: the base pipeline, a name or a path.
+        data: folder of the user's data, relative to the file; ``--data`` takes its place.
+        plugins: plugin files, relative to the file.
+        set: settings of every row, as a pipeline file would say them.
+        prepare: trainings that rows need before, by name: a row names the run folder as ``prepared:NAME``.
+        rows: by name; each says what it changes, and :class:`RowKeys`.
+        base: the row that others are compared with; the first by default.
+        seeds: of every row that names none.
+        budget: how long rows train; as their pipelines say by default.
+        metrics: columns of the table.
+        baselines: rows that need no training.
+        published: a paper's figures of the baselines, and ``source``.
+    """
+
+    description: str = ""
+    pipeline: str
+    data: str | None = None
+    plugins: list[str] = []
+    set: dict[str, Any] = {}
+    prepare: dict[str, dict[str, Any] | None] = {}
+    rows: Annotated[dict[str, dict[str, Any] | None], Field(min_length=1)]
+    base: str | None = None
+    seeds: Seeds = [0]
+    budget: Budget | None = None
+    metrics: Annotated[list[str], Field(min_length=1)] = ["side", "mad"]
+    baselines: list[Literal["constant", "average"]] = ["constant", "average"]
+    published: dict[str, dict[str, Published]] = {}  # of baselines, by their name and metric
+    source: str = ""  # where published figures are from
