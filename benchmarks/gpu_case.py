@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -256,6 +257,11 @@ def failed_case(name: str, device: torch.device, scale: Scale, cause: str) -> Ca
     return Case(name=name, status="failed", cause=cause, **sizes, environment=_environment(name, device))
 
 
+def without_places(cause: str) -> str:
+    """A message without the folders of the machine that it came from: results are published."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", cause)
+
+
 def _environment(name: str, device: torch.device) -> Environment:
     command = ["python", "benchmarks/gpu_case.py", name, "--device", device.type]
     return describe(command, device, WAYS[name.removesuffix(VGG)].precision)
@@ -275,7 +281,7 @@ def main() -> None:
     except Exception as error:
         lines = f"{type(error).__name__}: {error}".strip().splitlines()
         print(f"{options.case} failed: {lines[0]}", file=sys.stderr)
-        case = failed_case(options.case, device, scale, " ".join(lines[:3])[:500])
+        case = failed_case(options.case, device, scale, without_places(" ".join(lines[:3]))[:500])
     write_text(options.out, case.model_dump_json(indent=1) + "\n")
 
 

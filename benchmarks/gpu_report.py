@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from gpu_case import Case, Number
@@ -41,8 +39,8 @@ class Training(BaseModel):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.status == "finished" and (self.side is None or self.mad is None or self.steps_done != self.steps):
-            raise ValueError("a finished schedule has all its steps, SIDE and MAD")
+        if self.status == "finished" and self.steps_done != self.steps:
+            raise ValueError("a finished schedule has all its steps")
         if self.status == "failed" and not self.cause:
             raise ValueError("a failed schedule says why")
         return self
@@ -53,7 +51,6 @@ class Ablation(BaseModel):
 
     status: Literal["partial", "finished", "failed"]
     cause: str | None = None
-    settings: list[str]
     device_seconds: Seconds  # of all calls together
     table: TableReport | None = None  # None where it was stopped before its first results
 
@@ -64,7 +61,7 @@ class Suite(Results):
     toy: bool
     partial: bool
     left: list[str]
-    throughput: list[Case] = []
+    throughput: list[Case] = Field(default_factory=list)
     schedule: Training | None = None
     ablation: Ablation | None = None
 
@@ -107,13 +104,3 @@ def notes_of(cases: list[Case]) -> list[str]:
         if len(found) > 1:
             notes.append(f"the cases were measured with several {what}: {', '.join(sorted(found))}")
     return notes
-
-
-def without_places(cause: str) -> str:
-    """A message without the folders of the machine that it came from: results are published."""
-    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", cause)
-
-
-def read(path: Path) -> Suite:
-    """A record from its file. Raises ValidationError if it is not one."""
-    return Suite.model_validate_json(path.read_bytes())

@@ -14,23 +14,22 @@ Exit codes: 0 something was done, 1 something failed (its cause is kept; --retry
 from __future__ import annotations
 
 import argparse
-import ctypes
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 import torch
+import yaml
 from filelock import FileLock, Timeout
-from gpu_case import CASES, CPU_CASES, PAPER, TOY, Case, failed_case
-from gpu_report import Ablation, Suite, Training, notes_of, values_of, without_places
-from pydantic import BaseModel, ValidationError
+from gpu_case import CASES, PAPER, TOY, Case, failed_case
+from gpu_report import Ablation, Suite, Training, notes_of, values_of
+from gpu_session import PIECES, Ended, Identity, Progress, Session, limited, read
 from record import RESULTS
 
 from recon_toolkit.bench.report import TableReport, read_report
+from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.errors import DataError, ReconError
 from recon_toolkit.files import write_text
 from recon_toolkit.training.checkpoint import checkpoints
@@ -38,9 +37,6 @@ from recon_toolkit.training.environment import Environment
 from recon_toolkit.training.log import read_log
 from recon_toolkit.training.summary import RunSummary
 
-Model = TypeVar("Model", bound=BaseModel)
-
-PIECES = ("throughput", "schedule", "ablation")
 #: Pictures to train on. One call must be able to make them: at 100 a second, as on two cores, they take seven minutes.
 #: The schedule passes over them 120 times; the paper's 160,000 would take half an hour on two cores.
 PICTURES = 40_000
@@ -51,10 +47,13 @@ ABLATION_STEPS = 10_000
 #: Rows of the ablation at a time: steps of 64 small pictures do not fill a large GPU.
 ABLATION_JOBS = 4
 WIDTHS = {"depth": 64, "albedo": 64, "confidence": 64, "light": 32, "view": 32}
+#: The ablation, and those of its rows that a toy has.
+SHIPPED = Path(__file__).parent.parent / "configs" / "tables" / "ablation-unsup3d.yaml"
+TOY_ROWS = ("full", "supervised")
+#: `recon bench` ends with this where a row has failed; the others are done.
+ROW_FAILED = 3
 #: Seconds that one case of the throughput may take, compilation included.
 CASE_SECONDS = 240.0
-#: Seconds that a training gets to write its checkpoint when time is up, before it is killed.
-GRACE = 30.0
 
 
 def _widths(toy: bool) -> list[str]:
@@ -78,157 +77,41 @@ def schedule_settings(toy: bool) -> list[str]:
     return [*settings, "model.convex_start_steps=200", "training.precision=bf16"]
 
 
-def ablation_settings(toy: bool) -> list[str]:
-    """The ablation at full size, as changes of the table's base pipeline. Its learning rate was not tuned."""
+def enlarged(pipeline: str, toy: bool) -> dict[str, Any]:
+    """A pipeline of the ablation's table at full size, as YAML. Its learning rate was not tuned."""
+    roles = load_pipeline(pipeline).pipeline.encoders
+    changed: dict[str, Any] = {"extends": pipeline}
+    changed["encoders"] = {role: {"width": 8 if toy else width} for role, width in WIDTHS.items() if role in roles}
     if toy:
-        settings = ["image_size=32", "dataset.count=32", "dataset.validation=8", "dataset.test=8"]
-        settings += ["training.batch_size=8", "training.steps=2", "model.convex_start_steps=2"]
-        return [*_widths(toy), *settings, "training.workers=1", "training.precision=fp32"]
-    settings = [f"dataset.count={PICTURES}", "training.batch_size=64", f"training.steps={ABLATION_STEPS}"]
-    return [*_widths(toy), *settings, "training.workers=1", "training.precision=bf16", "training.learning_rate=5e-4"]
+        data = {"count": 32, "validation": 8, "test": 8}
+        return changed | {"dataset": data, "image_size": 32, "training": {"batch_size": 8, "precision": "fp32"}}
+    training = {"batch_size": 64, "precision": "bf16", "learning_rate": 5e-4}
+    return changed | {"dataset": {"count": PICTURES}, "training": training}
+
+
+def write_table(folder: Path, toy: bool) -> Path:
+    """The shipped ablation at full size: its pipelines are enlarged, its rows stay. Returns the table's file.
+
+    A file and not ``--set``, which would give a width also to the encoders that a row leaves out.
+    """
+    table = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    steps = 2 if toy else ABLATION_STEPS
+    table["budget"] = {"steps": steps}
+    table.setdefault("set", {}).setdefault("training", {}).update(workers=1, validate_every=max(1, steps // 5))
+    if toy:
+        table["rows"] = {name: row | {"seeds": [0]} for name, row in table["rows"].items() if name in TOY_ROWS}
+        table.pop("prepare", None)
+    for part in (table, *table["rows"].values()):
+        if (name := part.get("pipeline")) is not None:
+            write_text(folder / f"{name}.yaml", yaml.safe_dump(enlarged(name, toy), sort_keys=False))
+            part["pipeline"] = f"{name}.yaml"
+    path = folder / SHIPPED.name
+    write_text(path, yaml.safe_dump(table, sort_keys=False, allow_unicode=True))
+    return path
 
 
 def _set(settings: list[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
-
-
-class Identity(BaseModel):
-    """What a folder of the suite is for; another device or size must not mix with it."""
-
-    device: str
-    toy: bool
-
-
-class Progress(BaseModel):
-    """How far a piece is that runs for several calls."""
-
-    status: Literal["started", "finished", "failed"] = "started"
-    cause: str | None = None
-    calls: list[float] = []  # seconds of each
-
-
-@dataclass
-class Session:
-    """One call of the suite.
-
-    Attributes:
-        keep: folder of everything measured.
-        device, toy: where, and at what size.
-        retry: try again what failed.
-        budget: seconds that this call may take.
-    """
-
-    keep: Path
-    device: str
-    toy: bool
-    retry: bool
-    budget: float
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def left(self) -> float:
-        """Seconds until a training must be asked to stop."""
-        return self.budget - min(GRACE, 0.1 * self.budget) - (time.monotonic() - self.started)
-
-    @property
-    def whole(self) -> float:
-        """What :attr:`left` is at the start of a call."""
-        return 0.9 * self.budget - 5 if self.budget < 10 * GRACE else self.budget - GRACE - 5
-
-    @property
-    def cases(self) -> tuple[str, ...]:
-        """The cases of the throughput on this device."""
-        return CPU_CASES if self.device == "cpu" else CASES
-
-    def progress(self, piece: str) -> Progress:
-        """How far a piece is."""
-        return _read(Progress, self.keep / f"{piece}.json") or Progress()
-
-    def case(self, name: str) -> Case | None:
-        """A case's record, if it is there and whole."""
-        return _read(Case, self.keep / "throughput" / f"{name}.json")
-
-    def unfinished(self, pieces: tuple[str, ...] = PIECES) -> list[str]:
-        """What is not measured and did not fail."""
-        cases = [f"throughput {name}" for name in self.cases if self.case(name) is None]
-        later = [piece for piece in PIECES[1:] if self.progress(piece).status == "started"]
-        return [what for what in (*cases, *later) if what.split()[0] in pieces]
-
-    def failures(self, pieces: tuple[str, ...] = PIECES) -> list[str]:
-        """What failed, each with its cause."""
-        cases = [case for name in self.cases if (case := self.case(name)) is not None and case.status == "failed"]
-        found = [f"throughput {case.name}: {case.cause}" for case in cases]
-        for piece in PIECES[1:]:
-            if (progress := self.progress(piece)).status == "failed":
-                found.append(f"{piece}: {progress.cause}")
-        return [what for what in found if what.split()[0].rstrip(":") in pieces]
-
-
-def _read(kind: type[Model], path: Path) -> Model | None:
-    """A record, or None if there is none or it is damaged, so that it is made again."""
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
-        return None
-
-
-# -- a command with a time limit ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended: its exit code, whether time was up, and the end of what it said."""
-
-    code: int
-    stopped: bool
-    tail: str
-
-    @property
-    def cause(self) -> str:
-        """In one line; without the machine's folders."""
-        return without_places(f"exit code {self.code}: {' '.join(self.tail.split())[-400:]}")
-
-
-def limited(command: list[str], log: Path, seconds: float) -> Ended:
-    """Run a command, ask it to stop when time is up, and kill it :data:`GRACE` seconds later. ``log`` is appended to.
-
-    It is asked by SIGTERM, on which `recon` does the same as on Ctrl-C; a shell's background jobs ignore SIGINT.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    begun, grace, stopped = time.monotonic(), GRACE, False
-    with log.open("ab") as file:
-        before = file.tell()
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
-        )  # fmt: skip
-        try:
-            try:
-                process.wait(max(seconds, 0.1))
-            except subprocess.TimeoutExpired:
-                stopped = True
-                process.terminate()
-                process.wait(grace)
-        except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
-            if not stopped:
-                process.terminate()
-            try:
-                process.wait(0.1 if stopped else grace)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if isinstance(why, KeyboardInterrupt):
-                raise
-    with log.open("rb") as file:
-        file.seek(before)
-        said = file.read()[-4000:].decode("utf-8", "replace")
-    print(f"  {time.monotonic() - begun:.0f} s, exit code {process.returncode}; {log}", flush=True)
-    return Ended(process.returncode, stopped and process.returncode != 0, said)
-
-
-def _end_with_parent() -> None:
-    """Let a child end, with its checkpoint, when this process is killed (Linux: PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def _recon(*words: str) -> list[str]:
@@ -256,7 +139,7 @@ def throughput(session: Session, only: list[str] | None = None) -> None:
         ended = limited(command, session.keep / "throughput.log", allowed)
         if session.case(name) is not None:
             continue
-        if ended.stopped and allowed < min(CASE_SECONDS, session.whole):
+        if ended.stopped and allowed < min(CASE_SECONDS, 0.9 * session.full):
             return  # it had only the end of a call; the next call starts with it
         cause = f"it did not end within {allowed:.0f} s" if ended.stopped else ended.cause
         case = failed_case(name, torch.device(session.device), scale, cause)
@@ -269,7 +152,7 @@ def schedule(session: Session) -> None:
     pipeline = ["--pipeline", "unsup3d-synface", *_set(settings)]
     allowed = session.left
     ended = _call(session, "schedule", _recon("data", "pack", *pipeline), keep_open=True)
-    if ended.stopped and allowed >= session.whole:
+    if ended.stopped and allowed >= 0.9 * session.full:
         cause = f"the pictures were not made within {allowed:.0f} s; allow more with --minutes, or lower PICTURES"
         _record(session, "schedule", status="failed", cause=cause)
     if ended.code != 0 or session.left <= 0:
@@ -283,20 +166,23 @@ def schedule(session: Session) -> None:
 
 
 def ablation(session: Session) -> None:
-    """`recon bench` on the shipped table; stopped in time, and continued by the same command."""
-    _call(session, "ablation", ablation_command(session))
+    """`recon bench` on the enlarged table; stopped in time, and continued by the same command."""
+    ended = _call(session, "ablation", ablation_command(session))
+    if ended.code == ROW_FAILED and any((session.keep / "ablation").rglob("results.json")):
+        _record(session, "ablation", status="finished")  # the table shows the failed rows with their causes
 
 
 def ablation_command(session: Session) -> list[str]:
-    """The command of the ablation."""
+    """The command of the ablation, whose table is written here."""
     jobs = 1 if session.device == "cpu" else ABLATION_JOBS
-    command = _recon("bench", "ablation-unsup3d", "--out", str(session.keep / "ablation"))
-    return [*command, *_set(ablation_settings(session.toy)), "--jobs", str(jobs), "--device", session.device]
+    table = write_table(session.keep / "tables", session.toy)
+    command = _recon("bench", str(table), "--out", str(session.keep / "ablation"))
+    return [*command, "--jobs", str(jobs), "--device", session.device]
 
 
 def _call(session: Session, piece: str, command: list[str], *, keep_open: bool = False) -> Ended:
     """Run a command of a piece until it ends or time is up, and record which; ``keep_open`` if others follow."""
-    print(piece, *command[5:7], flush=True)
+    print(f"{piece}: recon {command[4]}", flush=True)
     begun = time.monotonic()
     _record(session, piece, seconds=0.0)
     try:
@@ -368,7 +254,7 @@ def report(session: Session) -> Path:
 def _environment(session: Session, cases: list[Case]) -> Environment | None:
     """Where the figures come from: not this process, which may run elsewhere."""
     for path in (session.keep / "schedule" / "environment.json", *session.keep.glob("ablation/**/environment.json")):
-        if not cases and (found := _read(Environment, path)) is not None:
+        if not cases and (found := read(Environment, path)) is not None:
             return found
     return cases[0].environment if cases else None
 
@@ -379,7 +265,7 @@ def _training(session: Session) -> Training | None:
         return None
     given = {"pipeline": "unsup3d-synface", "settings": settings, "device_seconds": sum(progress.calls)}
     planned = {"steps": 6, "batch": 8} if session.toy else {"steps": STEPS, "batch": 64}
-    summary = _read(RunSummary, run / "summary.json")
+    summary = read(RunSummary, run / "summary.json")
     if summary is not None:
         keys = {"images_per_second", "peak_memory_mb", "images", "findings"}
         keys |= {name + end for name in ("side", "mad") for end in ("", "_std", "_ratio")}
@@ -405,8 +291,8 @@ def _ablation(session: Session) -> Ablation | None:
         except DataError as error:
             print(f"left out: {error}", file=sys.stderr)
     status = "partial" if progress.status == "started" else progress.status
-    settings, seconds = ablation_settings(session.toy), sum(progress.calls)
-    return Ablation(status=status, cause=progress.cause, settings=settings, device_seconds=seconds, table=table)
+    seconds = sum(progress.calls)
+    return Ablation(status=status, cause=progress.cause, device_seconds=seconds, table=table)
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
@@ -453,7 +339,7 @@ def opened(options: argparse.Namespace) -> Session:
             where="--device cuda",
             remedy="run it on a machine with a GPU, or test the script with --device cpu --toy",
         )
-    known, mine = (_read(Identity, options.keep / "suite.json"), Identity(device=options.device, toy=options.toy))
+    known, mine = (read(Identity, options.keep / "suite.json"), Identity(device=options.device, toy=options.toy))
     if known is not None and known != mine:
         words = f"--device {known.device}" + " --toy" * known.toy
         raise ReconError(

@@ -44,8 +44,8 @@ def test_images_that_agree_leave_the_t_interval_over_seeds():
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-9)
 
 
-COVERAGE_RUNS = 400
-#: Correct intervals hold the truth in 95 % of 400 simulations, with a deviation of √(0.95·0.05/400) = 1.1 % by chance;
+COVERAGE_RUNS = 200
+#: Correct intervals hold the truth in 95 % of 200 simulations, with a deviation of √(0.95·0.05/200) = 1.5 % by chance;
 #: four deviations below that is a failure of one in 30 000.
 LOWEST = 0.95 - 4 * math.sqrt(0.95 * 0.05 / COVERAGE_RUNS)
 
@@ -55,19 +55,15 @@ LOWEST = 0.95 - 4 * math.sqrt(0.95 * 0.05 / COVERAGE_RUNS)
     [
         (2, {"seed": 0.3, "image": 1.0, "rest": 1.0}),
         (3, {"seed": 0.3, "image": 1.0, "rest": 1.0}),
-        (3, {"seed": 1.0, "image": 0.1, "rest": 0.1}),
         (3, {"seed": 0.0, "image": 1.0, "rest": 0.5}),
-        (5, {"seed": 0.1, "image": 0.5, "rest": 1.0}),
     ],
 )
 def test_the_interval_holds_the_true_mean(seeds, deviations):
     generator = np.random.default_rng(2)
-    held, widths = 0, []
+    held = 0
     for _ in range(COVERAGE_RUNS):
         found = paired_interval(crossed(generator, seeds, 60, mean=0.7, **deviations))
         held += found.low <= 0.7 <= found.high
-        widths.append(found.high - found.low)
-    print(seeds, deviations, held / COVERAGE_RUNS)
     assert held / COVERAGE_RUNS >= LOWEST
 
 
@@ -84,14 +80,14 @@ def test_the_interval_is_no_wider_than_it_must_be(seeds, deviations):
 
 
 def test_an_interval_over_images_alone_misses_the_variation_of_trainings():
-    """Why one seed is marked: with trainings that differ by 0.3, the interval over images holds the truth too rarely."""
+    """Why one seed is marked: where trainings differ, the interval over images holds the truth too rarely."""
     generator = np.random.default_rng(4)
     held = 0
     for _ in range(COVERAGE_RUNS):
         found = paired_interval(crossed(generator, 1, 400, mean=0.7, seed=0.3, image=1.0, rest=0.0))
         held += found.low <= 0.7 <= found.high
     # The interval has a half width of 0.098, so it holds with the probability of |a + b̄| < 0.098: 0.25.
-    assert held / COVERAGE_RUNS < 0.4
+    assert held / COVERAGE_RUNS < 0.4  # five deviations more
 
 
 def test_images_without_a_score_are_left_out_of_all_trainings():

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from recon_losses.factors import factor
 from torch import Tensor
 from torch.nn import functional as F
 
+from recon_losses.factors import factor
 from recon_toolkit import Batch, Camera, ModelOutput
 from recon_toolkit.rendering import warp_to_view
 

@@ -45,7 +45,7 @@ def normal_consistency(output: ModelOutput, *, fov: float = 10.0) -> Tensor:
 
 
 def symmetry(output: ModelOutput, *, depth_share: float = 1.0, albedo_share: float = 1.0) -> Tensor:
-    """Mean absolute difference of canonical maps from their mirror images (the direct form of Wu et al. 2020, Sec. 3.2).
+    """Mean absolute difference of canonical maps from their mirror images (cf. Wu et al. 2020, Sec. 3.2).
 
     Unlike the flipped reconstruction it knows no confidence: asymmetry costs the same everywhere.
 

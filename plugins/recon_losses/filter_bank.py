@@ -125,7 +125,9 @@ class FilterBank:
         count, width = len(down), across.shape[-1]
         with torch.autocast(device.type, enabled=False):
             pair = torch.view_as_real(across.permute(1, 0, 2)).flatten(1)  # (W, F·w·2)
-            rows = torch.view_as_complex((image @ pair).unflatten(-1, (count, width, 2)))  # (B, C, H, F, w)
+            rows = torch.view_as_complex(
+                (image @ pair).view(batch, channels, height, count, width, 2)
+            )  # (B, C, H, F, w)
             rows = rows.permute(3, 2, 0, 1, 4).reshape(count, height, -1)
             response = torch.view_as_real(down @ rows).square().sum(-1)
         # A floor of 1e-12 under the square: the root's slope at zero is finite, its value there taken off again.

@@ -75,7 +75,7 @@ class LaplacianPyramid:
         # Every level is linear in the image: one pyramid, of the difference.
         level, total = prediction - target, torch.zeros_like(target)
         for weight in self.weights[:-1]:
-            coarser = kornia.geometry.transform.pyrdown(level)
+            coarser = kornia.geometry.transform.pyrdown(level, border_type="replicate")
             total = total + weight * _resized((level - _resized(coarser, level)).abs(), total)
             level = coarser
         return total + self.weights[-1] * _resized(level.abs(), total)

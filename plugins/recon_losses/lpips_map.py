@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,23 @@ def backbone_weights(net: str, path: Path | None) -> Path:
     return found
 
 
+def read_weights(file: Path, net: str) -> dict[str, Tensor]:
+    """A state dict from a file.
+
+    Raises:
+        ReconError: it holds none.
+    """
+    try:
+        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _unusable(file, net, error) from error
+    return state
+
+
+def _unusable(file: Path | None, net: str, error: Exception) -> ReconError:
+    return ReconError(f"{file} does not hold the weights of '{net}': {error}", remedy="fetch the file again")
+
+
 class LpipsMap(nn.Module):
     """The LPIPS map (Zhang et al. 2018, version 0.1): normalised features compared, weighed by the heads of `lpips`.
 
@@ -49,6 +66,7 @@ class LpipsMap(nn.Module):
     ) -> None:
         super().__init__()
         file = None if weights == "random" else backbone_weights(net, None if weights is None else Path(weights))
+        state = None if file is None else read_weights(file, net)
         import lpips
 
         # The network is drawn at random before it is loaded, with arguments that torchvision warns of.
@@ -56,19 +74,13 @@ class LpipsMap(nn.Module):
             warnings.simplefilter("ignore", UserWarning)
             torch.manual_seed(0)
             self.network = lpips.LPIPS(net=net, pnet_rand=True, spatial=True, verbose=False)
-        if file is not None:
-            self._load(file, net)
+        if state is not None:
+            try:
+                for part in self.network.net.children():  # slice1 … slice5, layers named as torchvision's
+                    part.load_state_dict({key: state[f"features.{key}"] for key in part.state_dict()})
+            except Exception as error:
+                raise _unusable(file, net, error) from error
         self.requires_grad_(False).eval()
-
-    def _load(self, file: Path, net: str) -> None:
-        try:
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-            for part in self.network.net.children():  # slice1 … slice5, layers named as torchvision's
-                part.load_state_dict({key: state[f"features.{key}"] for key in part.state_dict()})
-        except Exception as error:
-            raise ReconError(
-                f"{file} does not hold the weights of '{net}': {error}", remedy="fetch the file again"
-            ) from error
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1], sides of 32 or more → (B, 1, H, W) ≥ 0."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from recon_losses.factors import factor
 from torch import Tensor
 
+from recon_losses.factors import factor
 from recon_toolkit import Batch, ModelOutput, ReconError
 
 
@@ -42,16 +42,18 @@ def supervised_depth(output: ModelOutput, batch: Batch, *, scale_invariant: bool
     true, depth = (torch.where(inside, d, 1) for d in (_true(batch, "depth", "supervised-depth"), depth))
     count = inside.sum((1, 2)).clamp(min=1)
     if not scale_invariant:
-        return ((depth - true).abs().sum((1, 2)) / count).mean() / (high - low)
+        absolute: Tensor = ((depth - true).abs().sum((1, 2)) / count).mean() / (high - low)
+        return absolute
     error = depth.log() - true.log()
     error = (error - (error.sum((1, 2)) / count)[:, None, None]) * inside
-    return (error.abs().sum((1, 2)) / count).mean() / (high / low).log()
+    relative: Tensor = (error.abs().sum((1, 2)) / count).mean() / (high / low).log()
+    return relative
 
 
 def silhouette(
     output: ModelOutput, batch: Batch, *, measure: Literal["cross-entropy", "iou"] = "cross-entropy"
 ) -> Tensor:
-    """Coverage against the true mask, by binary cross-entropy or 1 − IoU (Kato et al. 2018, Eq. 4; soft: Liu et al. 2019).
+    """Coverage against the true mask, by binary cross-entropy or 1 − IoU (Liu et al. 2019, Eq. 4).
 
     Args:
         output: with a factor ``coverage`` (B, H, W), a probability in [0, 1] with a gradient.

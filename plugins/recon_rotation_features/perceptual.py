@@ -19,7 +19,7 @@ _REMEDY = (
     "for every such term"
 )
 _PREFIX = "encoders.features."
-#: Keeps a place without features harmless.
+#: Added to the mean square of a place: keeps one without features harmless.
 _EPSILON = 1e-4
 #: Width, number of features and seed of random weights.
 _RANDOM = (32, 128, 0)

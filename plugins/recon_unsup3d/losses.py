@@ -167,4 +167,4 @@ def _scaled(residual: Tensor, factor: float) -> Tensor:
 
 
 def _pooled(residual: Tensor, size: torch.Size) -> Tensor:
-    return residual if residual.shape[-2:] == size else F.adaptive_avg_pool2d(residual, size)
+    return residual if residual.shape[-2:] == size else F.adaptive_avg_pool2d(residual, (size[0], size[1]))
