@@ -88,6 +88,15 @@ def test_a_changed_plugin_file_changes_the_rows_that_use_it(table, tmp_path):
     assert before["full"] == after["full"] and before["mine"] != after["mine"]
 
 
+def test_weights_count_by_their_contents(table, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"one")
+    path = table("  full: {renderer: {name: learned, weights: " + str(tmp_path / "a.safetensors") + "}}\n")
+    before = plan(path, tmp_path).trainings()[0].address
+    assert plan(path, tmp_path).trainings()[0].address == before
+    (tmp_path / "a.safetensors").write_bytes(b"two")
+    assert plan(path, tmp_path).trainings()[0].address != before
+
+
 def test_a_preparation_is_trained_for_the_rows_that_name_it(table, tmp_path, tiny):
     head = HEAD.replace("rows:", f"prepare:\n  other: {{pipeline: {tiny}, training: {{steps: 4}}}}\nrows:")
     rows = "  full: {seeds: [0]}\n  with: {seeds: [0], renderer: {name: learned, weights: 'prepared:other'}}\n"

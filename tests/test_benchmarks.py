@@ -26,6 +26,15 @@ def test_the_page_of_renderers_says_what_was_measured(scripts):
     assert tables.filled(page) == page, "run python benchmarks/tables.py"
 
 
+def test_the_ablation_tables_say_what_was_measured(scripts):
+    import ablations
+
+    page = ablations.PAGE.read_text(encoding="utf-8")
+    assert ablations.filled(page) == page, "run python benchmarks/ablations.py fill"
+    for path in ablations.KEPT.glob("*.json"):
+        assert f"<!-- table {path.stem} -->" in page, f"{path.name} is kept and not shown"
+
+
 def test_the_bars_that_are_quoted_stand_in_the_results(scripts):
     from rendering import Rendering
 

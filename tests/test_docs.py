@@ -47,6 +47,9 @@ FILE_NAME = re.compile(r"# ([\w./-]+\.(?:py|yaml|toml))\n")
 KINDS_OF_BLOCK = {"python", "yaml", "toml", "console", "sh", "json", "text"}
 #: Commands that change the reader's shell or home folder, or are not ours: looked at, not run.
 SHELL = {"python3 -m venv .venv", ". .venv/bin/activate", "recon --install-completion"}
+#: What makes every row of a table small.
+SMALL = "image_size=32 dataset.count=8 dataset.validation=4 dataset.test=4 training.steps=2 training.precision=fp32"
+TINY_TABLE = ["--seed", "0", "--device", "cpu", *(word for each in SMALL.split() for word in ("--set", each))]
 COMMANDS = [
     "pip install . && recon run --pipeline unsup3d-quick --out runs/faces",
     "pip install -e '.[test]' && python -m pytest",
@@ -226,6 +229,8 @@ def check_pip(words: list[str], place: str) -> None:
 
 def tiny(arguments: list[str]) -> list[str]:
     """A command with settings that make its work small; those of the reader still hold, but for the length."""
+    if arguments[0] == "bench" and len(arguments) > 1:
+        return [*arguments, *TINY_TABLE] if "--report" not in arguments else arguments
     if arguments[0] not in ("run", "data") or "--dataset" in arguments or arguments[:2] == ["data", "list"]:
         return arguments
     given = dict(pairwise(arguments))

@@ -210,7 +210,7 @@ def test_factor_supervision_by_hand():
         "depth": depth,
         "target_depth": torch.full((1, 2, 2), 1.0),
         "target_mask": torch.tensor([[[1.0, 1.0], [1.0, 0.0]]]),
-        "coverage": torch.zeros(1, 2, 2),
+        "coverage_logits": torch.zeros(1, 2, 2),
         "depth_range": torch.tensor(RANGE),
     }
     found = factor_supervision(ModelOutput({}, values), depth_share=1, coverage_share=0.5)

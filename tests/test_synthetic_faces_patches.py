@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import DataError
 
 INDICES = np.arange(6)
-OPAQUE = {"patches": 2, "patch_opacity": (1.0, 1.0)}
+OPAQUE: dict[str, Any] = {"patches": 2, "patch_opacity": (1.0, 1.0)}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_without_patches_the_pictures_are_those_of_before_there_were_any(plain: 
 
 
 def test_without_patches_the_cache_is_that_of_before_there_were_any(cache: Path, tmp_path: Path) -> None:
-    small = {"count": 2, "validation": 1, "test": 1, "seed": 5}
+    small: dict[str, Any] = {"count": 2, "validation": 1, "test": 1, "seed": 5}
     folder = tmp_path / "synthetic-faces"
     for options in ({}, {"patch_size": (0.3, 0.4)}, {"patches": 1}, {"patches": 1, "patch_size": (0.3, 0.4)}):
         SyntheticFaces(**small, **options).open("train", 32, DataContext(cache=tmp_path))
@@ -144,6 +145,6 @@ def test_the_same_options_give_the_same_patches(patched: Pictures) -> None:
         ({"patch_opacity": (0, 2)}, "patch_opac"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict[str, object], name: str) -> None:
+def test_options_out_of_range_are_refused(options: dict[str, Any], name: str) -> None:
     with pytest.raises(DataError, match=name):
-        SyntheticFaces(**options)  # type: ignore[arg-type]
+        SyntheticFaces(**options)

@@ -23,4 +23,4 @@ def factor_supervision(output: ModelOutput, *, depth_share: float = 1.0, coverag
     mask = factors["target_mask"]
     error = (factors["depth"] - factors["target_depth"]).abs() * mask
     depth = error.sum() / mask.sum().clamp(min=1) / (high - low)
-    return depth_share * depth + coverage_share * F.binary_cross_entropy_with_logits(factors["coverage"], mask)
+    return depth_share * depth + coverage_share * F.binary_cross_entropy_with_logits(factors["coverage_logits"], mask)

@@ -125,7 +125,7 @@ class LearnedRendererModel(nn.Module):
                 "light": factors.light,
                 "view": factors.view,
                 "depth": found.depth,
-                "coverage": found.coverage,
+                "coverage_logits": found.coverage,
                 "target_depth": target.depth,
                 "target_mask": target.mask.to(found.coverage.dtype),
                 "depth_range": factors.depth.new_tensor(self.depth_range),

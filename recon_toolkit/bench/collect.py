@@ -92,7 +92,7 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
         versions={name: sorted(found) for name, found in sorted(surroundings.versions.items())},
         devices=sorted(surroundings.devices),
         processors=sorted(surroundings.processors),
-        data=sorted(surroundings.data),
+        data=[*manifest.data, f"fingerprints {', '.join(sorted(surroundings.data))}"],
         made=now(),
         notes=_notes(rows, runs),
     )
@@ -251,11 +251,16 @@ def _notes(rows: Sequence[RowReport], runs: Mapping[str, Sequence[_Run]]) -> lis
     """What a reader must know to trust the table."""
     notes = []
     scored = [run for own in runs.values() for run in own if run.environment is not None]
-    images = {run.environment.data.get("evaluation") for run in scored if run.environment is not None}
+    images, learned = (
+        {run.environment.data.get(split) for run in scored if run.environment is not None}
+        for split in ("evaluation", "train")
+    )
     if len(images) > 1:
         notes.append(
             "Rows are scored on different images; no difference is given between rows that do not share theirs"
         )
+    elif len(learned) > 1:
+        notes.append("Rows are trained on different images")
     steps = {seed.steps for row in rows for seed in row.seeds if seed.status == "done"}
     if len(steps) > 1:
         notes.append(f"Rows were trained for different numbers of steps: {', '.join(map(str, sorted(steps)))}")

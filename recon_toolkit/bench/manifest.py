@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from recon_toolkit.bench.plan import Plan
+from recon_toolkit.bench.plan import Plan, Training
 from recon_toolkit.bench.report import Published
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text
@@ -44,6 +44,7 @@ class Manifest(BaseModel):
     budget: str
     published: dict[str, dict[str, Published]]
     source: str
+    data: list[str]  # data set, size and split, in words
     runs: str  # the folder of run folders, relative to this file
     rows: list[ManifestRow]
 
@@ -74,6 +75,7 @@ def manifest_of(plan: Plan, runs: str) -> Manifest:
         budget=", ".join(sorted(lengths)),
         published=config.published,
         source=config.source,
+        data=list(dict.fromkeys(_data(training) for row in plan.rows for training in row.trainings)),
         runs=runs,
         rows=[
             ManifestRow(
@@ -88,6 +90,16 @@ def manifest_of(plan: Plan, runs: str) -> Manifest:
             for row in plan.rows
         ],
     )
+
+
+def _data(training: Training) -> str:
+    """What a training learns from and is scored on, in words: only options that are not the defaults."""
+    resolved = training.resolved
+    part, pipeline = resolved.components["dataset",], resolved.pipeline
+    defaults = {field.alias: field.default for field in part.signature.options.model_fields.values()}
+    options = [f"{name} {value}" for name, value in part.options.items() if value != defaults.get(name)]
+    name = f"{part.entry.name} ({', '.join(options)})" if options else part.entry.name
+    return f"{name} at {pipeline.image_size} px, scored on '{pipeline.evaluation.split}'"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -29,11 +29,7 @@ def _made_with(report: TableReport) -> str:
         versions = "; ".join(f"{name} {' and '.join(found)}" for name, found in report.versions.items())
         sentences.append(f"Versions: {versions}.")
     unlike = [name for name, found in report.versions.items() if len(found) > 1]
-    unlike += [
-        name
-        for name, found in (("device", report.devices), ("processor", report.processors), ("data", report.data))
-        if len(found) > 1
-    ]
+    unlike += [name for name, found in (("device", report.devices), ("processor", report.processors)) if len(found) > 1]
     if unlike:
         sentences.append(f"The rows are not alike in: {', '.join(unlike)}.")
     if report.made:

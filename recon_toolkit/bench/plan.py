@@ -22,6 +22,7 @@ from recon_toolkit.errors import ConfigError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
+from recon_toolkit.training.checkpoint import WEIGHTS
 
 #: How a row names the run folder of a preparation.
 PREPARED = "prepared:"
@@ -200,7 +201,7 @@ class _Rows:
             keys, changes = self._split(name, entry, "preparation")
             resolved = self._resolve(name, keys, [changes], self.config.seeds[0], "preparation", ())
             if resolved is not None:
-                where = address(resolved, self.data(resolved))
+                where = address(resolved, self.data(resolved), self.runs)
                 found[name] = Training(name, self.config.seeds[0], resolved, where)
         return found
 
@@ -216,7 +217,7 @@ class _Rows:
                 resolved = self._resolve(name, keys, [*common, changes], seed, "row", self.overrides)
                 if resolved is None:
                     break
-                where = address(resolved, self.data(resolved))
+                where = address(resolved, self.data(resolved), self.runs)
                 trainings.append(Training(name, seed, resolved, where, needs))
             pipeline = keys.pipeline or self.config.pipeline
             shown = tuple(f"{key}={value}" for key, value in flat(changes.plain()))
@@ -326,15 +327,16 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def address(resolved: ResolvedPipeline, data: Mapping[str, str]) -> str:
+def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> str:
     """The name of a training's run folder: 16 hexadecimal digits that are equal if the same would be trained.
 
     They cover the resolved pipeline with its seed and what it is scored on, the user's data (fingerprints by split;
-    generated data follow from the options), and the source of those plugin files that it takes components from.
+    generated data follow from the options), the source of those plugin files that it takes components from, and the
+    contents of files that options name, e.g. weights. (Preparations, below ``runs``, are named by their contents.)
     Installed plugins are known by name only; their version, and the toolkit's, are in the run's record.
     """
     used = {part.entry.provider for part in resolved.components.values()}
-    document = {
+    document: dict[str, Any] = {
         "pipeline": resolved.fingerprint,
         "data": dict(data),
         "evaluation": resolved.pipeline.evaluation.model_dump(include={"split", "images"}),
@@ -344,7 +346,26 @@ def address(resolved: ResolvedPipeline, data: Mapping[str, str]) -> str:
             if {file.name, str(file.resolve())} & used
         },
     }
+    files = {
+        f"{'.'.join(keys)}.{name}": digest
+        for keys, part in resolved.components.items()
+        for name, value in part.options.items()
+        if isinstance(value, Path) and (digest := _digest(value, runs)) is not None
+    }
+    if files:
+        document["files"] = files
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest(path: Path, runs: Path) -> str | None:
+    """Of a file, or of the weights of a run folder; None for anything else, for what is not there, and in ``runs``."""
+    if path.resolve().is_relative_to(runs.resolve()):
+        return None
+    file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        return None
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _source(file: Path) -> bytes:

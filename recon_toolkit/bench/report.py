@@ -95,7 +95,7 @@ class RowReport(_Model):
             return "done"
         present = {seed.status for seed in self.seeds}
         order: tuple[Status, ...] = ("running", "elsewhere", "pending", "failed", "done")
-        return next(status for status in order if status in present)
+        return next((status for status in order if status in present), "pending")
 
 
 class TableReport(_Model):

@@ -128,10 +128,12 @@ class Store:
         if not path.is_file():
             return None
         try:
-            frame = pd.read_csv(path, float_precision="round_trip")
-        except (OSError, ValueError) as error:
+            words = pd.read_csv(path, dtype=str)
+            # By way of words, since pandas' own quick reading of numbers is off in the last bit.
+            numbers = words.drop(columns="image").astype(float)
+        except (OSError, ValueError, KeyError) as error:
             raise DataError(f"cannot be read: {error}", where=str(path), remedy="delete the run folder") from error
-        return frame
+        return pd.concat((words[["image"]], numbers), axis=1)
 
 
 def _parsed(kind: type[T], path: Path) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,22 @@ def markdown(report: TableReport) -> str:
     """The tables, footnotes and notes as Markdown."""
     blocks = [f"# {_markdown_escape(report.name)}"]
     blocks += [_paragraph(report.description)] if report.description else []
+    blocks.append(markdown_tables(report))
+    blocks += [_paragraph(text) for text in notes(report)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown_tables(report: TableReport, keys: Collection[str] | None = None) -> str:
+    """The tables alone, with their footnotes.
+
+    Args:
+        report: what was found.
+        keys: which of ``scores``, ``differences``, ``cost`` and ``settings``; all if None.
+    """
+    blocks = []
     for grid in grids(report):
+        if keys is not None and grid.key not in keys:
+            continue
         align = ["left" if grid.prose or place == 0 else "right" for place in range(len(grid.columns))]
         table = _words(grid, _markdown_cell, [_markdown_escape(column.heading) for column in grid.columns])
         # Numbers are text already: tabulate must not read and round them again.
@@ -93,8 +108,7 @@ def markdown(report: TableReport) -> str:
         if grid.key == "scores" and footnotes(report):
             listed = (f"[{place}] {_markdown_escape(text)}" for place, text in enumerate(footnotes(report), start=1))
             blocks.append("  \n".join(listed))
-    blocks += [_paragraph(text) for text in notes(report)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join(blocks)
 
 
 def _words(grid: Grid, render: Callable[[Cell, Line], str], headings: Sequence[Any]) -> pd.DataFrame:
