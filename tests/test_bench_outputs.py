@@ -14,7 +14,16 @@ from recon_toolkit.bench.latex import escape
 from recon_toolkit.bench.layout import number
 from recon_toolkit.bench.live import Live
 from recon_toolkit.bench.page import write_page
-from recon_toolkit.bench.report import Difference, Published, RowReport, Score, SeedResult, TableReport, read_report
+from recon_toolkit.bench.report import (
+    CONSTANT,
+    Difference,
+    Published,
+    RowReport,
+    Score,
+    SeedResult,
+    TableReport,
+    read_report,
+)
 from recon_toolkit.bench.state import RunState
 from recon_toolkit.bench.tables import latex, markdown, write_tables
 from recon_toolkit.progress import LOG_INTERVAL, Progress
@@ -349,3 +358,16 @@ def test_a_terminal_has_a_table(monkeypatch):
     assert "300/1000" in text and "about 2:05 left" in text and "[b]" in text
     assert "warning: [b], seed 0: failed: no [/b] such key" in text
     assert "started" not in text
+
+
+def test_a_paper_is_quoted_with_its_ratio_to_its_own_constant_depth():
+    table = report()
+    assert "paper ×" not in markdown(table)  # its constant depth is not known
+    constant = table.rows[-1]
+    constant.name, constant.published = CONSTANT, {"mad": Published(mean=43.34)}
+    text = markdown(table)
+    lines = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
+    heads = lines[0]
+    place = next(n for n, head in enumerate(heads) if head == "paper ×")
+    assert lines[2][place] == f"{16.51 / 43.34:.2f}" and lines[7][place] == "1.00" and lines[3][place] == ""
+    assert "their ratio to the paper’s own constant depth" in text

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from recon_toolkit.bench.manifest import Manifest, ManifestRow
 from recon_toolkit.bench.metrics import METRICS
 from recon_toolkit.bench.report import (
+    CONSTANT,
     Difference,
     RowReport,
     Score,
@@ -25,7 +26,7 @@ from recon_toolkit.bench.statistics import paired_interval
 from recon_toolkit.bench.store import Store, now
 from recon_toolkit.training.environment import Environment
 
-BASELINES = {"constant": "constant depth", "average": "average depth"}
+BASELINES = {"constant": CONSTANT, "average": "average depth"}
 #: Metrics that baselines have, and that are quoted as a ratio to constant depth.
 RATIOS = ("side", "mad")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from recon_toolkit.bench.metrics import METRICS, Metric
-from recon_toolkit.bench.report import Difference, RowReport, Score, TableReport
+from recon_toolkit.bench.report import CONSTANT, Difference, RowReport, Score, TableReport
 
 NOT_SIGNIFICANT, ONE_SEED = "n.s.", "†"
 _DIRECTION = {"lower": "↓", "higher": "↑", "one": "→ 1"}
@@ -145,6 +145,7 @@ def _scores(report: TableReport, rows: Sequence[RowReport], numbers: dict[str, t
             ("seeds ±", any(name in row.scores and row.scores[name].seed_std is not None for row in rows)),
             ("× constant", any(name in row.scores and row.scores[name].ratio is not None for row in rows)),
             ("paper", any(name in row.published for row in rows)),
+            ("paper ×", _paper_constant(rows, name) is not None),
         )
         for label, present in optional:
             if present:
@@ -153,7 +154,12 @@ def _scores(report: TableReport, rows: Sequence[RowReport], numbers: dict[str, t
     lines = []
     for row in rows:
         references = numbers.get(row.name, ())
-        cells = [_score(row, METRICS[name], field) for name, field in fields]
+        cells = [
+            _paper_ratio(row, name, _paper_constant(rows, name))
+            if field == "paper ×"
+            else _score(row, METRICS[name], field)
+            for name, field in fields
+        ]
         if not row.scores and cells:  # the footnote belongs to the word that it explains
             cells[0] = Cell(_STATUS.get(row.status, row.status), faint=row.status != "failed", footnotes=references)
             references = ()
@@ -171,6 +177,18 @@ def _score(row: RowReport, metric: Metric, field: str) -> Cell:
     if field == "mean":
         return Cell(spread(score.mean, score.std, metric.digits), bold=score.best)
     return Cell(_per_seed(score, metric) if field == "seeds ±" else _ratio(score))
+
+
+def _paper_constant(rows: Sequence[RowReport], metric: str) -> float | None:
+    """The paper's own figure for constant depth, if the table quotes it together with others."""
+    scored = any(metric in row.published for row in rows if not row.baseline)
+    constant = next((row.published.get(metric) for row in rows if row.baseline and row.name == CONSTANT), None)
+    return constant.mean if constant is not None and scored else None
+
+
+def _paper_ratio(row: RowReport, metric: str, constant: float | None) -> Cell:
+    quoted = row.published.get(metric)
+    return Cell() if quoted is None or constant is None else Cell(number(quoted.mean / constant, 2))
 
 
 def _per_seed(score: Score, metric: Metric) -> str:

@@ -60,4 +60,6 @@ def _quoted(report: TableReport) -> str:
     if not any(row.published for row in report.rows):
         return ""
     source = f" ({report.published_source.rstrip('.')})" if report.published_source else ""
-    return f"“paper” quotes published figures{source}. They were found on other data, so only ratios compare."
+    ratio = any(row.published for row in report.rows if row.baseline)
+    own = ", and “paper ×” their ratio to the paper’s own constant depth" if ratio else ""
+    return f"“paper” quotes published figures{source}{own}. They were found on other data, so only ratios compare."

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recon_toolkit.errors import DataError
 
 FORMAT: Literal["recon-toolkit bench 1"] = "recon-toolkit bench 1"
+#: Name of the baseline that ratios are taken to.
+CONSTANT = "constant depth"
 Status = Literal["pending", "running", "elsewhere", "done", "failed"]
 
 

@@ -17,8 +17,8 @@ from recon_toolkit.bench.state import RunState
 from recon_toolkit.bench.store import Store, begun, now
 from recon_toolkit.files import write_text
 from recon_toolkit.training.budget import recorded_steps
+from recon_toolkit.training.interrupt import interruptible
 from recon_toolkit.training.log import LogTail
-from recon_toolkit.training.loop import interruptible
 
 #: Seconds between two looks at the trainings.
 POLL = 0.5

@@ -75,7 +75,7 @@ def run(
     settings = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
     resolved = load_pipeline(pipeline, settings, host)
 
-    from recon_toolkit.training.loop import Interrupted
+    from recon_toolkit.training.interrupt import Interrupted
     from recon_toolkit.training.run import run_pipeline
 
     out = out if out is not None else Path("runs") / resolved.name

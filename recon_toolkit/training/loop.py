@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from recon_toolkit.structures import Batch, ModelOutput
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.budget import try_steps
 from recon_toolkit.training.health import Finding, Health
+from recon_toolkit.training.interrupt import Interrupted, interruptible
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.objective import Losses, Objective
 from recon_toolkit.training.parts import gradient_norm, named_parts, parameter_groups
@@ -43,18 +43,6 @@ class State:
     seconds: float = 0.0
     skipped: int = 0  # steps left out because something was not finite
     findings: list[str] = field(default_factory=list)
-
-
-class Interrupted(Exception):
-    """Training was asked to stop and has saved a checkpoint.
-
-    Args:
-        number: the signal's number.
-    """
-
-    def __init__(self, number: int, step: int) -> None:
-        self.number, self.step = number, step
-        super().__init__(f"stopped at step {step}")
 
 
 class Trainer:
@@ -398,25 +386,3 @@ def _fields_to_read(model: nn.Module, objective: Objective, data: PackedImages) 
 
 def _fits(data: PackedImages, fields: Collection[str] | None, device: torch.device) -> bool:
     return device.type == "cuda" and data.bytes_of(fields) < 0.5 * torch.cuda.mem_get_info(device)[0]
-
-
-@contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in the list it gives instead of dying of it; a second one ends at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    try:
-        previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: whoever runs it there stops it there
-        yield received
-        return
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
