@@ -4,7 +4,7 @@
 
 The step is forward, backward and Adam on a batch that is on the device already, at the paper's width. A way that fails
 is recorded with its cause. Ways whose name ends in ``+vgg`` have both perceptual terms, on a VGG16 with random weights:
-as costly as the trained one, and good for nothing else.
+as costly as the trained one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import math
 import re
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -192,24 +191,14 @@ class Step:
         return replay
 
 
-def pipeline(perceptual: bool, scale: Scale, scratch: Path) -> ResolvedPipeline:
-    """The reference method with the paper's settings at a scale; random weights of VGG16 are written to ``scratch``."""
+def pipeline(perceptual: bool, scale: Scale) -> ResolvedPipeline:
+    """The reference method with the paper's settings at a scale; the perceptual terms' VGG16 has random weights."""
     roles = {"depth": 1, "albedo": 1, "confidence": 1, "light": 2, "view": 2}
     settings = [f"encoders.{role}.width={max(4, scale.width // part)}" for role, part in roles.items()]
     settings.append(f"image_size={scale.image_size}")
     for term in ("perceptual", "flipped-perceptual"):
-        settings.append(f"losses.{term}.weights={_random_vgg(scratch)}" if perceptual else f"losses.{term}=null")
+        settings.append(f"losses.{term}.weights=random" if perceptual else f"losses.{term}=null")
     return load_pipeline("unsup3d-synface", settings)
-
-
-def _random_vgg(folder: Path) -> Path:
-    from torchvision.models.vgg import cfgs, make_layers
-
-    path = folder / "vgg16-random.pth"
-    if not path.is_file():
-        torch.manual_seed(0)
-        torch.save({f"features.{k}": v for k, v in make_layers(cfgs["D"]).state_dict().items()}, path)
-    return path
 
 
 def measure_case(name: str, device: torch.device, scale: Scale) -> Case:
@@ -218,10 +207,7 @@ def measure_case(name: str, device: torch.device, scale: Scale) -> Case:
     # By default torch lets convolutions use TF32 and matrix products not; here both do or neither.
     torch.set_float32_matmul_precision("highest" if way.precision == "fp32" else "high")
     torch.backends.cudnn.allow_tf32 = way.precision != "fp32"
-    with tempfile.TemporaryDirectory() as scratch:
-        resolved = pipeline(name.endswith(VGG), scale, Path(scratch))
-        step = Step(resolved, way, device, scale.batch)
-    take = step.prepared()
+    take = Step(pipeline(name.endswith(VGG), scale), way, device, scale.batch).prepared()
     losses = [float(take()) for _ in range(CHECKED_STEPS)]
     if not all(math.isfinite(loss) for loss in losses):
         raise RuntimeError(f"the loss is not finite: {losses}")

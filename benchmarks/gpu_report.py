@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from gpu_case import Case, Number
+from gpu_case import VGG, Case, Number
 from pydantic import BaseModel, Field, model_validator
 from record import Results
 
 from recon_toolkit.bench.report import TableReport
+
+#: How far a way's first loss may be from that of fp32, as a share of it. The weights are the same, so what is left is
+#: rounding: bfloat16 has steps of 0.4 to 0.8 %, and their mean over a batch is closer.
+FIRST_LOSS = 0.02
+#: How many times as much or as little as with fp32 the loss may fall in the checked steps.
+DROP = 2.0
 
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -103,4 +109,27 @@ def notes_of(cases: list[Case]) -> list[str]:
     ):
         if len(found) > 1:
             notes.append(f"the cases were measured with several {what}: {', '.join(sorted(found))}")
+    return notes + differences(cases)
+
+
+def differences(cases: list[Case]) -> list[str]:
+    """Ways that compute something else than fp32: their losses from the same weights on the same batch differ."""
+    losses = {case.name: case.losses for case in cases if case.status == "measured"}
+    notes = []
+    for name, found in losses.items():
+        reference = losses.get("fp32" + VGG if name.endswith(VGG) else "fp32")
+        if reference is None or found is reference:
+            continue
+        if abs(found[0] - reference[0]) > FIRST_LOSS * abs(reference[0]):
+            notes.append(
+                f"{name} computes another loss than fp32: {found[0]:.4g}, not {reference[0]:.4g} "
+                f"(more than {FIRST_LOSS:.0%} apart)"
+            )
+        drop, wanted = found[0] - found[-1], reference[0] - reference[-1]
+        # Where fp32 does not move there is nothing to compare with.
+        if wanted != 0 and not 1 / DROP <= drop / wanted <= DROP:
+            notes.append(
+                f"{name} trains otherwise than fp32: in {len(found)} steps the loss falls by {drop:.4g}, "
+                f"not {wanted:.4g} (more than a factor of {DROP:g} apart)"
+            )
     return notes

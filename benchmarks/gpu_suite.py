@@ -7,8 +7,9 @@
     python benchmarks/gpu_suite.py report --keep runs/gpu       results/gpu-suite-DEVICE.json, also of a part
 
 It may be killed at any time: what is measured is in the folder at once, and trainings go on from their checkpoints.
-Exit codes: 0 something was done, 1 something failed (its cause is kept; --retry tries again), 2 wrong use,
-130 interrupted. With --toy every piece is tiny, for a test of this script on a CPU, and nothing goes to results/.
+Exit codes: 0 something was done, 1 nothing is left and something failed (its cause is kept; --retry tries again),
+2 wrong use, 130 interrupted. With --toy every piece is tiny, for a test of this script on a CPU, and nothing goes to
+results/.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ def write_table(folder: Path, toy: bool) -> Path:
     if toy:
         table["rows"] = {name: row | {"seeds": [0]} for name, row in table["rows"].items() if name in TOY_ROWS}
         table.pop("prepare", None)
+    for prepared in table.get("prepare", {}).values():
+        prepared.setdefault("dataset", {})["count"] = PICTURES  # the rows' pictures, so that no others are made
     for part in (table, *table["rows"].values()):
         if (name := part.get("pipeline")) is not None:
             write_text(folder / f"{name}.yaml", yaml.safe_dump(enlarged(name, toy), sort_keys=False))

@@ -14,6 +14,7 @@ from scipy import stats
 
 from recon_toolkit.bench.make import make_table, plan_table, write_outputs
 from recon_toolkit.bench.report import read_report
+from recon_toolkit.bench.runner import Runner
 from recon_toolkit.bench.store import Store
 from recon_toolkit.cli.app import execute
 from recon_toolkit.errors import DataError
@@ -93,6 +94,7 @@ def test_every_output_is_there_and_can_be_made_again(made):
     again = write_outputs(found.folder)
     assert again.model_copy(update={"made": ""}) == found.report.model_copy(update={"made": ""})
     assert read_report(found.folder / "results.json") == again
+    assert all((found.folder / name).stat().st_size for name in names)
     for name in ("table.csv", "table.tex"):
         assert (found.folder / name).read_text().replace(again.made, "") == before[name].replace(found.report.made, "")
 
@@ -147,6 +149,8 @@ def test_two_commands_at_one_folder_share_the_rows(table, tmp_path):
         assert not list(run.glob("environment-resumed-*"))
         steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert steps == sorted(steps) and steps[-1] == 6
+        record = json.loads(run.with_suffix(".json").read_text())
+        assert record["status"] == "done" and "another process" not in run.with_suffix(".log").read_text()
     for out, _ in ended:
         assert "| one-sided" in out
 
@@ -172,6 +176,48 @@ def test_a_stopped_table_continues(table, tmp_path):
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     assert process.returncode == 130
+
+
+def test_a_row_whose_preparation_fails_is_failed_with_its_cause(tmp_path, tiny, capsys):
+    path = tmp_path / "needy.yaml"
+    path.write_text(
+        f"pipeline: {tiny}\nprepare:\n  broken: {{losses: {{more: {{name: perceptual}}}}}}\n"
+        "rows:\n  needy: {renderer: {name: learned, weights: 'prepared:broken'}}\n"
+    )
+    assert execute(["bench", str(path), "--out", str(tmp_path), "--device", "cpu", "--quiet"]) == 3
+    assert "its preparation 'broken' failed: the perceptual loss needs" in (tmp_path / "needy" / "table.md").read_text()
+    assert "prepared:broken" in (tmp_path / "needy" / "results.json").read_text()
+    assert not list((tmp_path / "runs").glob("*/summary.json"))
+
+
+def test_a_failure_of_the_command_itself_leaves_nothing_running(table, tmp_path):
+    plan = planned(table, tmp_path)
+    seen = []
+
+    def show(states):
+        seen.append([state.status for state in states])
+        if "running" in seen[-1]:
+            raise RuntimeError("the view broke")
+
+    store = Store(tmp_path / "runs")
+    with pytest.raises(RuntimeError, match="the view broke"):
+        Runner(plan, store, devices=["cpu"], rows=["full"], show=show).run()
+    assert not any(store.busy(training.address) for training in plan.trainings())
+
+
+def test_a_claimed_training_is_elsewhere_and_taken_up_when_it_is_free(table, tmp_path):
+    plan, store = planned(table, tmp_path), Store(tmp_path / "runs")
+    claim = store.claim(plan.rows[0].trainings[0].address)
+    assert claim is not None and store.claim(plan.rows[0].trainings[0].address) is None
+    seen = []
+
+    def show(states):
+        seen.append(states[0].status)
+        if seen[-1] == "elsewhere" and len(seen) == 3:
+            claim.release()
+
+    assert Runner(plan, store, devices=["cpu"], rows=["full"], show=show).run()
+    assert seen[:3] == ["elsewhere"] * 3 and seen[-1] == "done"
 
 
 def test_a_budget_in_minutes_is_settled_once(table, tmp_path):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from recon_toolkit.bench.plan import load_plan
+from recon_toolkit.bench.plan import load_plan, table_name
 from recon_toolkit.bench.store import Store, begun, check_versions
 from recon_toolkit.cli.app import execute
 from recon_toolkit.errors import ConfigError, DataError, ReconError
@@ -125,6 +125,12 @@ WRONG = {
     "  full: {}\nbudgets: {steps: 2}\n": "there is no key 'budgets' (nearest is 'budget')",
     "  full: {}\nseeds: []\n": "'seeds'",
     "  full: {}\nbaselines: [constnt]\n": "'constant' or 'average'",
+    "  full: {seeds: [0, 0]}\n": "row 'full': 'seeds': 0 is given twice",
+    "  full: {}\nmetrics: [mad, mad]\n": "'metrics': mad is given twice",
+    "  full: {}\npublished: {constnt: {}}\n": "there is no baseline 'constnt' (nearest is 'constant')",
+    "  full: {}\nprepare: {full: {}}\n": "a row and a preparation are both called 'full'",
+    "  full: {}\nprepare: {other: {seeds: [1]}}\n": "preparation 'other': 'seeds' is for rows",
+    "  full: {}\nprepare: {other: {renderer: {name: learned, weights: 'prepared:x'}}}\n": "names a preparation",
 }
 
 
@@ -189,3 +195,52 @@ def test_every_shipped_table_resolves(tmp_path, capsys):
     assert {"ablation-unsup3d", "asymmetry", "losses", "quick", "recipes", "renderers", "resolution"} <= set(names)
     for name in names:
         assert load_plan(name, load_plugins(), runs=tmp_path, overrides=small).rows
+
+
+def test_two_plugins_of_the_same_file_name_both_count(table, tmp_path):
+    source = "from recon_toolkit import loss\n\n@loss('{0}')\ndef {0}(a, b):\n    return (a - b).abs()\n"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(source.format(name))
+    rows = "  full: {losses: {one: {name: one}, two: {name: two}}}\n"
+    path = table(rows, HEAD.replace("rows:", "plugins: [one/mine.py, two/mine.py]\nrows:"))
+    seen = {plan(path, tmp_path, seeds=[0]).trainings()[0].address}
+    for name in ("one", "two"):
+        (tmp_path / name / "mine.py").write_text(source.format(name) + "# changed\n")
+        seen.add(plan(path, tmp_path, seeds=[0]).trainings()[0].address)
+    assert len(seen) == 3
+
+
+def test_photographs_behind_generated_faces_count_by_their_contents(table, tmp_path):
+    from PIL import Image
+
+    for folder, colour in (("a/photos", 40), ("b/photos", 200)):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (64, 64), (colour, 90, 120)).save(tmp_path / folder / "0.png")
+    addresses = [
+        plan(table(f"  full: {{dataset: {{background: {tmp_path / folder}}}}}\n"), tmp_path).trainings()[0].address
+        for folder in ("a/photos", "b/photos")
+    ]
+    assert addresses[0] != addresses[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": [1, 1]}, "--seed: a seed is given twice"),
+        ({"rows": ["ful"]}, "--row: there is no row 'ful' (nearest is 'full')"),
+        ({"overrides": ["renderer.weights=prepared:x"]}, "only the table's file can name a preparation"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_found_before_data_are_made(options, message, table, tmp_path):
+    with pytest.raises(ConfigError) as refused:
+        plan(table(), tmp_path, **options)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [("quick", "quick"), ("mine:v1.2", "v1.2"), ("a/my.table.yaml", "my.table"), ("b.yml", "b")],
+)
+def test_a_table_is_called_by_its_file(given, name):
+    assert table_name(given) == name

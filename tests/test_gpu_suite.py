@@ -77,10 +77,10 @@ def test_a_case_trains_and_its_rate_is_its_batch_over_its_time(measured):
     assert case["images_per_second_low"] <= case["images_per_second"] <= case["images_per_second_high"]
 
 
-def test_preparing_a_step_leaves_weights_and_optimiser_as_they_were(scripts, tmp_path):
+def test_preparing_a_step_leaves_weights_and_optimiser_as_they_were(scripts):
     from gpu_case import TOY, WAYS, Step, pipeline
 
-    resolved = pipeline(False, TOY, tmp_path)
+    resolved = pipeline(False, TOY)
     fresh, prepared = (Step(resolved, WAYS["fp32"], torch.device("cpu"), 2) for _ in range(2))
     take = prepared.prepared()
     # Equal to what never warmed up, over steps that need Adam's moments and its count of steps.
@@ -110,6 +110,36 @@ def test_the_report_is_of_what_was_measured_and_says_what_is_left(suite, measure
     assert found.values["bf16 over fp32"] == pytest.approx(1e6 / rate, rel=1e-3)  # it is rounded
     assert found.schedule is None and found.ablation is None
     assert not any(word.startswith("/") for word in found.environment.command)
+
+
+def loss_notes(losses):
+    """The notes about cases with these losses by name."""
+    from gpu_case import Case
+    from gpu_report import notes_of
+    from record import Timing, describe
+
+    environment = describe([], torch.device("cpu"), "fp32")
+    timing = Timing(case="step", median_ms=1, low_ms=1, high_ms=1, repeats=3)
+    rest = {"width": 8, "batch": 4, "image_size": 32, "step": timing, "images_per_second": 1, "peak_memory_mb": 1}
+    return notes_of(
+        [Case(name=n, status="measured", losses=v, environment=environment, **rest) for n, v in losses.items()]
+    )
+
+
+def test_a_way_that_computes_something_else_is_noted(scripts):
+    fp32 = [1.0, 0.9, 0.8, 0.7, 0.6]
+    near = [1.015, 0.9, 0.85, 0.8, 0.79]  # 1.5 % off, and 0.225 down where fp32 goes 0.4
+    with_vgg = {"fp32+vgg": [9.0, 8, 7, 6, 5], "bf16+vgg": [9.1, 8, 7, 6, 4]}
+    assert loss_notes({"fp32": fp32, "bf16": near, **with_vgg}) == []
+    other, slow, rising = [1.03, 0.9, 0.8, 0.7, 0.6], [1.0, 1, 1, 1, 0.81], [1.0, 1, 1, 1, 1.2]
+    found = loss_notes({"fp32": fp32, "tf32": other, "bf16": slow, "bf16-graph": rising, "bf16+vgg": other})
+    assert len(found) == 3  # of bf16+vgg nothing is known: its fp32 is not there
+    assert "tf32 computes another loss than fp32: 1.03, not 1" in found[0] and "2%" in found[0]
+    assert "bf16 trains otherwise than fp32" in found[1] and "by 0.19, not 0.4" in found[1]
+    assert "bf16-graph trains otherwise" in found[2] and "by -0.2, not 0.4" in found[2]
+    still = [0.0, 1, 1, 1, 0]  # a first loss and a drop of zero: nothing to divide by
+    assert loss_notes({"fp32": still, "tf32": still, "bf16": [0.0, 0, 0, 0, -1]}) == []
+    assert len(loss_notes({"fp32": still, "bf16": [0.5, 0, 0, 0, 0]})) == 1
 
 
 @pytest.mark.parametrize(
@@ -224,11 +254,14 @@ def test_the_enlarged_table_is_one_that_bench_takes(suite, tmp_path, toy):
         resolved = load_pipeline(tmp_path / part["pipeline"]).pipeline
         assert resolved.encoders["depth"].options["width"] == (8 if toy else 64)
         assert resolved.training.batch_size == (8 if toy else 64)
+    # Features are learned on the pictures of the rows; a toy prepares nothing.
+    counts = {entry["dataset"]["count"] for entry in table.get("prepare", {}).values()}
+    assert counts == (set() if toy else {resolved.dataset.options["count"]})
 
 
 @pytest.mark.slow
 def test_the_schedule_is_stopped_goes_on_and_ends_with_scores(suite, tmp_path, capsys):
-    for _ in range(20):  # a tenth of a minute a call, so that it needs several; each must get further
+    for _ in range(20):  # a third of a minute a call, so that a slow machine needs several; each must get further
         assert toy(suite, "schedule", tmp_path, "--minutes", "0.3") == 0
         if capsys.readouterr().out.endswith("finished\n"):
             break

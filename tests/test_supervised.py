@@ -56,6 +56,20 @@ def test_the_output_is_what_the_loss_needs_and_has_gradients():
     assert net.encoders["depth"].scale.grad.abs() > 0
 
 
+def test_a_step_makes_no_tensors_of_numbers(monkeypatch):
+    """On a GPU each would be a copy that waits for the device, and is not allowed in a captured graph."""
+
+    def refused(*_):
+        raise AssertionError("a tensor is made of numbers")
+
+    net = model(depth_min=0.8)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", refused)
+    output = net(Batch(image=torch.rand(2, 3, 8, 8), index=torch.arange(2)))
+    monkeypatch.undo()
+    torch.testing.assert_close(output.factors["depth_range"], torch.tensor([0.8, 1.1]), rtol=0, atol=0)
+    assert list(net.state_dict()) == ["encoders.depth.scale"]  # checkpoints are those of before
+
+
 def test_a_reconstruction_has_depth_normals_and_no_mask():
     images = torch.rand(2, 3, 8, 8)
     net = model()

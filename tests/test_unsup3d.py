@@ -108,6 +108,33 @@ def test_options_take_parts_away():
     torch.testing.assert_close(found.canonical_image, found.canonical_albedo)
 
 
+@pytest.mark.parametrize("shading", [True, False])
+def test_unused_networks_are_those_that_no_gradient_reaches(shading):
+    net = model(shading=shading)
+    found = net(batch())
+    sum(pair.prediction.sum() + sum(s.sum() for s in pair.spreads) for pair in found.pairs.values()).backward()
+    without = {role for role, part in net.encoders.items() if all(p.grad is None for p in part.parameters())}
+    assert net.unused_encoders == without == (set() if shading else {"light"})
+
+
+def test_a_step_makes_no_tensors_of_numbers(monkeypatch):
+    """On a GPU each would be a copy that waits for the device, and is not allowed in a captured graph."""
+
+    def refused(*_):
+        raise AssertionError("a tensor is made of numbers")
+
+    net = model(translation_z_range=0.05, depth_min=0.8)
+    monkeypatch.setattr(torch.Tensor, "new_tensor", refused)
+    found = net(batch())
+    monkeypatch.undo()
+    torch.testing.assert_close(found.factors["depth_range"], torch.tensor([0.8, 1.1]), rtol=0, atol=0)
+    turn = math.radians(60)
+    expected = torch.tensor([turn, turn, turn, 0.1, 0.1, 0.05])
+    torch.testing.assert_close(found.diagnostics["view_range"], expected, rtol=0, atol=0)
+    # They are options of the pipeline, not weights: checkpoints are those of before.
+    assert {name.split(".")[0] for name in net.state_dict()} == {"encoders"}
+
+
 def test_confidence_maps_are_positive_and_shared_out():
     found = model()(batch())
     (fine, coarse), (other, _) = found.pairs["plain"].spreads, found.pairs["flipped"].spreads

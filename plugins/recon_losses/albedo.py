@@ -38,8 +38,9 @@ class AlbedoSmoothness:
     """Smoothness of the albedo in the input view, where image and depth are smooth (Ho et al. 2021, LeMul).
 
     Canonical albedo is warped into the input view with the reconstructed depth, and there meets the batch's image, as
-    in the paper's code. Its weight is 0.5 in the paper. Two things of that code are left out: its neighbourhood counts
-    the pixel itself as −A_p, and neighbours beyond the image as black.
+    in the paper's code. Its weight is 0.5 in the paper. Three things of that code are left out: its neighbourhood
+    counts the pixel itself as −A_p, neighbours beyond the image count as black, and its mask is, by broadcasting, that
+    of every image of the batch.
 
     Args:
         fov: the pipeline's ``camera.fov`` in degrees.

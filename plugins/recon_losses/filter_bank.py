@@ -66,6 +66,13 @@ def _bank(
         return torch.stack(down).to(device, like), torch.stack(across).to(device, like)
 
 
+@lru_cache(maxsize=16)
+def _factors(weights: tuple[float, ...], like: torch.dtype, device: str) -> Tensor:
+    """The weights as a tensor (F, 1, 1), made once: making one copies to the device and waits for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(weights, dtype=like, device=device)[:, None, None]
+
+
 class FilterBank:
     """Difference of images in a bank of oriented band-pass filters, per filter.
 
@@ -75,7 +82,7 @@ class FilterBank:
 
     Args:
         orientations: how many, evenly over 180°; the first has its wave along x, i.e. it sees vertical edges.
-        wavelengths: in pixels of the image, each 2 or more; one band each.
+        wavelengths: in pixels of the image, each 2 or more, at least one; one band each.
         scale_weights: factor of each wavelength's residuals; all 1 if not given.
         compare: ``difference``: the amplitude of the difference, |R(prediction) − R(target)|. ``amplitude``: the
             difference of amplitudes, ||R(prediction)| − |R(target)||, which forgives small shifts.
@@ -90,7 +97,7 @@ class FilterBank:
         self,
         *,
         orientations: Annotated[int, Field(ge=1)] = 4,
-        wavelengths: list[Annotated[float, Field(ge=2)]] = [4.0, 8.0, 16.0],  # noqa: B006  not written to
+        wavelengths: Annotated[list[Annotated[float, Field(ge=2)]], Field(min_length=1)] = [4.0, 8.0, 16.0],  # noqa: B006
         scale_weights: list[float] | None = None,
         compare: Literal["difference", "amplitude"] = "difference",
         colour: bool = False,
@@ -101,7 +108,7 @@ class FilterBank:
             message = f"the filter bank has {len(wavelengths)} wavelengths and {len(weights)} weights"
             raise ReconError(message, remedy="give losses.NAME.scale_weights as many entries as wavelengths")
         self.bank = orientations, tuple(wavelengths), stride
-        self.weights = [weight for weight in weights for _ in range(orientations)]
+        self.weights = tuple(weight for weight in weights for _ in range(orientations))
         self.compare, self.colour = compare, colour
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -113,7 +120,7 @@ class FilterBank:
             residual = self._amplitude(prediction - target)
         else:
             residual = (self._amplitude(prediction) - self._amplitude(target)).abs()
-        return (residual * residual.new_tensor(self.weights)[:, None, None]).flatten(1, 2)
+        return (residual * _factors(self.weights, residual.dtype, str(residual.device))).flatten(1, 2)
 
     def _amplitude(self, image: Tensor) -> Tensor:
         """(B, C or 1, F, h, w), in full precision: in bfloat16 no filter has zero mean."""

@@ -13,6 +13,11 @@ from torch.nn import functional as F
 from recon_toolkit import ReconError
 
 
+def _full_precision(image: Tensor) -> Tensor:
+    """At least float32: differences of means and neighbours are lost in the rounding of half precision."""
+    return image.to(torch.promote_types(image.dtype, torch.float32))
+
+
 def ssim(prediction: Tensor, target: Tensor, *, window: Annotated[int, Field(ge=3)] = 11) -> Tensor:
     """Structural dissimilarity (1 − SSIM) / 2 per channel (Wang et al. 2004; as a loss: Godard et al. 2017).
 
@@ -28,8 +33,10 @@ def ssim(prediction: Tensor, target: Tensor, *, window: Annotated[int, Field(ge=
     """
     if window % 2 == 0:
         raise ReconError(f"the window of SSIM has {window} pixels", remedy="make losses.NAME.window odd")
-    # eps guards against constants of zero, which these are not; without it, equal images give exactly 1.
-    return ((1 - kornia.metrics.ssim(prediction, target, window, eps=0.0)) / 2).clamp(0, 1)
+    with torch.autocast(prediction.device.type, enabled=False):
+        # eps guards against constants of zero, which these are not; without it, equal images give exactly 1.
+        similarity = kornia.metrics.ssim(_full_precision(prediction), _full_precision(target), window, eps=0.0)
+        return ((1 - similarity) / 2).clamp(0, 1)
 
 
 def edges(prediction: Tensor, target: Tensor) -> Tensor:
@@ -44,7 +51,9 @@ def edges(prediction: Tensor, target: Tensor) -> Tensor:
         Residual (B, 2C, H, W) ≥ 0: ∂x and ∂y of the first channel, then of the next.
     """
     # The filter is linear: the difference of the images is filtered once.
-    gradient: Tensor = kornia.filters.spatial_gradient(prediction - target, mode="sobel")
+    with torch.autocast(prediction.device.type, enabled=False):
+        difference = _full_precision(prediction) - _full_precision(target)
+        gradient: Tensor = kornia.filters.spatial_gradient(difference, mode="sobel")
     return gradient.flatten(1, 2).abs()
 
 
@@ -55,7 +64,8 @@ class LaplacianPyramid:
     values stands for, so the mean of this map is their sum over the number of pixels.
 
     Args:
-        levels: how many, the last being the low-pass rest; the coarsest is the image's size over 2^(levels − 1).
+        levels: how many, the last being the low-pass rest; the coarsest is the image's size over 2^(levels − 1), at
+            least one pixel.
         level_weights: factor of each level, finest first; all 1 if not given.
 
     Raises:
@@ -71,14 +81,24 @@ class LaplacianPyramid:
             raise ReconError(message, remedy="give losses.NAME.level_weights as many entries as losses.NAME.levels")
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] → residual (B, C, H, W) ≥ 0, the weighted sum over levels at full size."""
-        # Every level is linear in the image: one pyramid, of the difference.
-        level, total = prediction - target, torch.zeros_like(target)
-        for weight in self.weights[:-1]:
-            coarser = kornia.geometry.transform.pyrdown(level, border_type="replicate")
-            total = total + weight * _resized((level - _resized(coarser, level)).abs(), total)
-            level = coarser
-        return total + self.weights[-1] * _resized(level.abs(), total)
+        """Images (B, C, H, W) in [0, 1] → residual (B, C, H, W) ≥ 0, the weighted sum over levels at full size.
+
+        Raises:
+            ReconError: the images are too small for so many levels.
+        """
+        side, levels = min(prediction.shape[-2:]), len(self.weights)
+        if side < 2 ** (levels - 1):
+            message = f"a Laplacian pyramid of {levels} levels needs sides of {2 ** (levels - 1)} pixels, not {side}"
+            raise ReconError(message, remedy=f"set losses.NAME.levels to {side.bit_length()} or less")
+        with torch.autocast(prediction.device.type, enabled=False):
+            # Every level is linear in the image: one pyramid, of the difference.
+            level = _full_precision(prediction) - _full_precision(target)
+            total = torch.zeros_like(level)
+            for weight in self.weights[:-1]:
+                coarser = kornia.geometry.transform.pyrdown(level, border_type="replicate")
+                total = total + weight * _resized((level - _resized(coarser, level)).abs(), total)
+                level = coarser
+            return total + self.weights[-1] * _resized(level.abs(), total)
 
 
 def _resized(image: Tensor, like: Tensor) -> Tensor:

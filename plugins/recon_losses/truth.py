@@ -53,7 +53,7 @@ def supervised_depth(output: ModelOutput, batch: Batch, *, scale_invariant: bool
 def silhouette(
     output: ModelOutput, batch: Batch, *, measure: Literal["cross-entropy", "iou"] = "cross-entropy"
 ) -> Tensor:
-    """Coverage against the true mask, by binary cross-entropy or 1 − IoU (Liu et al. 2019, Eq. 4).
+    """Coverage against the true mask, by binary cross-entropy or 1 − IoU (Liu et al. 2019).
 
     Args:
         output: with a factor ``coverage`` (B, H, W), a probability in [0, 1] with a gradient.
@@ -61,7 +61,7 @@ def silhouette(
         measure: ``cross-entropy``, a map per pixel, or ``iou``, one value per image.
 
     Returns:
-        (B, H, W) ≥ 0, or (B,) in [0, 1].
+        (B, H, W) ≥ 0, or (B,) in [0, 1]; 1 − IoU of nothing against nothing is 0.
 
     Raises:
         ReconError: the model has no such factor. Its ``mask`` cannot stand in: that has no gradient.
@@ -76,8 +76,9 @@ def silhouette(
     if measure == "iou":
         both = (coverage * mask).sum((1, 2))
         either = (coverage + mask - coverage * mask).sum((1, 2))
-        return 1 - both / either.clamp(min=1e-6)
-    sure = coverage.clamp(1e-6, 1 - 1e-6)
+        return torch.where(either > 0, 1 - both / either.clamp(min=1e-6), 0)
+    # Squeezed and not cut off: a wrong answer of exactly 0 or 1 keeps its gradient.
+    sure = 1e-6 + (1 - 2e-6) * coverage
     return -(mask * sure.log() + (1 - mask) * (1 - sure).log())
 
 

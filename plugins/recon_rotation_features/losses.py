@@ -9,7 +9,7 @@ from recon_toolkit import ModelOutput
 
 
 def rotation(output: ModelOutput) -> Tensor:
-    """Cross-entropy of the predicted rotation (Gidaris et al. 2018, Eq. 2 and 3): a scalar, ln 4 by chance.
+    """Cross-entropy of the predicted rotation (Gidaris et al. 2018): a scalar, ln 4 by chance.
 
     Args:
         output: of the model ``rotation-classifier``.

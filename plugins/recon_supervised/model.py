@@ -33,6 +33,7 @@ class SupervisedDepth(nn.Module):
 
     #: What training reads of a data set; the loss adds the truth that it needs.
     batch_fields = ("image",)
+    _depth_limits: Tensor
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class SupervisedDepth(nn.Module):
         self.encoders = nn.ModuleDict(dict(encoders))
         self.camera = camera
         self.depth_range = (depth_min, depth_max)
+        # Made once: a tensor made of numbers in every step would be a copy to the device that waits for it.
+        self.register_buffer("_depth_limits", torch.tensor(self.depth_range), persistent=False)
 
     @classmethod
     def encoder_channels(cls, **_options: Any) -> dict[str, tuple[int, int]]:
@@ -65,7 +68,7 @@ class SupervisedDepth(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """The factors ``depth`` (B, H, W) in the input view and ``depth_range`` (2,); there are no image pairs."""
         depth = self.depth(batch.image)
-        return ModelOutput(pairs={}, factors={"depth": depth, "depth_range": depth.new_tensor(self.depth_range)})
+        return ModelOutput(pairs={}, factors={"depth": depth, "depth_range": self._depth_limits})
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Reconstruction:

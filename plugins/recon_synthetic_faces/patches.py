@@ -1,7 +1,8 @@
-"""Coloured rectangles painted onto the face: an albedo that is not symmetric (Wu et al. 2020, Table 4).
+"""Coloured rectangles painted onto the face: an albedo that is not symmetric (after Wu et al. 2020, Table 4).
 
-The paper blends rectangles of 20 to 50 % of the image's size onto its pictures with weights of 0.5 to 1. Here they lie
-on the head's surface instead, so that they turn with the head and are shaded like skin.
+Sizes of 20 to 50 % and weights of 0.5 to 1 are the paper's as we remember them, not checked against it. There they are
+shares of the picture; here of the face's width, and the patches lie on the head's surface, so that they turn with it
+and are shaded like skin. How many the paper paints is not known to us.
 """
 
 from __future__ import annotations

@@ -27,7 +27,21 @@ def photometric(prediction: Tensor, target: Tensor, *, scale: float = 2.0) -> Te
 
 
 def depth_smoothness(output: ModelOutput) -> Tensor:
-    """Mean |∂depth| of the canonical depth along both axes, over the depth range (Wu et al. 2020, code): a scalar."""
+    """Mean |∂depth| of the canonical depth along both axes, over the depth range (Wu et al. 2020, code): a scalar.
+
+    Args:
+        output: with the factors ``canonical_depth`` (B, H, W) and ``depth_range`` (2,).
+
+    Raises:
+        ReconError: the model lacks one of them.
+    """
+    for name in ("canonical_depth", "depth_range"):
+        if name not in output.factors:
+            offered = ", ".join(sorted(output.factors)) or "none"
+            raise ReconError(
+                f"the loss depth-smoothness needs the factor '{name}', and the model offers: {offered}",
+                remedy="take the term out with --set losses.NAME=null, or use a model that offers it",
+            )
     depth = output.factors["canonical_depth"]
     low, high = output.factors["depth_range"].unbind(-1)
     across = (depth[:, :, 1:] - depth[:, :, :-1]).abs().mean()

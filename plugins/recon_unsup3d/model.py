@@ -54,6 +54,8 @@ class Unsup3D(nn.Module):
 
     #: What training reads of a data set: no ground truth.
     batch_fields = ("image",)
+    _view_scale: Tensor
+    _depth_limits: Tensor
 
     def __init__(
         self,
@@ -94,6 +96,14 @@ class Unsup3D(nn.Module):
         self.ambient_range, self.diffuse_range = ambient_range, diffuse_range
         self.flip_depth, self.flip_albedo, self.shading = flip_depth, flip_albedo, shading
         self.warm_start_steps, self.warm_start_rate = convex_start_steps, convex_start_rate
+        # Made once: a tensor made of numbers in every step would be a copy to the device that waits for it.
+        self.register_buffer("_view_scale", torch.tensor(self.view_range), persistent=False)
+        self.register_buffer("_depth_limits", torch.tensor(self.depth_range), persistent=False)
+
+    @property
+    def unused_encoders(self) -> frozenset[str]:
+        """Roles whose networks no output depends on, so that no gradient reaches them: without shading, the light's."""
+        return frozenset() if self.shading else frozenset({"light"})
 
     @classmethod
     def encoder_channels(cls, **_options: Any) -> dict[str, tuple[int, int]]:
@@ -117,7 +127,7 @@ class Unsup3D(nn.Module):
             depth=self._depth(inputs),
             albedo=torch.tanh(self.encoders["albedo"](inputs).float()) / 2 + 0.5,
             light=self._light(inputs),
-            view=torch.tanh(self.encoders["view"](inputs).float()) * inputs.new_tensor(self.view_range),
+            view=torch.tanh(self.encoders["view"](inputs).float()) * self._view_scale,
         )
 
     def _depth(self, inputs: Tensor) -> Tensor:
@@ -180,14 +190,14 @@ class Unsup3D(nn.Module):
                 "view": factors.view,
                 "depth": rendering.depth[:count],
                 "mask": mask,
-                "depth_range": factors.depth.new_tensor(self.depth_range),
+                "depth_range": self._depth_limits,
             },
             diagnostics={
                 "canonical_depth": factors.depth.detach(),
                 "view": factors.view.detach(),
-                "view_range": factors.view.new_tensor(self.view_range),
+                "view_range": self._view_scale,
                 "coverage": mask.mean((1, 2)),
-                "depth_range": factors.depth.new_tensor(self.depth_range),
+                "depth_range": self._depth_limits,
             },
         )
 

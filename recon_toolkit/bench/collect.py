@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from recon_toolkit.bench.manifest import Manifest, ManifestRow
 from recon_toolkit.bench.metrics import METRICS
 from recon_toolkit.bench.report import (
-    CONSTANT,
     Difference,
     RowReport,
     Score,
@@ -22,11 +21,11 @@ from recon_toolkit.bench.report import (
     Status,
     TableReport,
 )
+from recon_toolkit.bench.schema import BASELINES
 from recon_toolkit.bench.statistics import paired_interval
 from recon_toolkit.bench.store import Store, now
 from recon_toolkit.training.environment import Environment
 
-BASELINES = {"constant": CONSTANT, "average": "average depth"}
 #: Metrics that baselines have, and that are quoted as a ratio to constant depth.
 RATIOS = ("side", "mad")
 
@@ -73,13 +72,16 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
     """
     surroundings = _Surroundings()
     runs = {row.name: [_run(seed, where, store, folder) for seed, where in row.trainings] for row in manifest.rows}
-    for row_runs in runs.values():
+    for name, row_runs in runs.items():
         for run in row_runs:
             if run.environment is not None:
                 surroundings.add(run.environment)
+        for _, address in next(row.trainings for row in manifest.rows if row.name == name):
+            for later in store.resumed(address):
+                surroundings.add(later)
     rows = [_row(row, runs, manifest) for row in manifest.rows]
     rows += _baselines(manifest, runs[manifest.base])
-    _mark_best(rows, manifest.metrics)
+    _mark_best(rows, _comparable(runs, manifest.base), manifest.metrics)
     base = next(row for row in manifest.rows if row.name == manifest.base)
     return TableReport(
         name=manifest.name,
@@ -125,6 +127,7 @@ def _run(seed: int, address: str, store: Store, folder: Path) -> _Run:
         images_per_second=summary.images_per_second,
         peak_memory_mb=summary.peak_memory_mb,
         images=summary.images,
+        unscored=summary.excluded,
         findings=summary.findings,
         scores={name: value for name, value in scores.items() if np.isfinite(value)},
     )
@@ -194,6 +197,7 @@ def _difference(own: Sequence[_Run], others: Sequence[_Run], metric: str, agains
         and metric in run.images
         and metric in other.images
     ]
+    columns = [column for column in columns if np.isfinite(column).any()]  # a seed without scores says nothing
     found = paired_interval(np.stack(columns)) if columns else None
     if found is None:
         return None
@@ -240,10 +244,23 @@ def _baseline_score(tables: Sequence[pd.DataFrame], metric: str) -> Score | None
     )
 
 
-def _mark_best(rows: Sequence[RowReport], metrics: Sequence[str]) -> None:
-    """Mark the best trained row of each metric, if there is something to choose from."""
+def _comparable(runs: Mapping[str, Sequence[_Run]], base: str) -> set[str]:
+    """Rows that are scored on the base row's images, on no fewer of them and with every seed."""
+    first = next((run for run in runs[base] if run.images is not None), None)
+    if first is None:
+        return set()
+    most = max(run.result.images for own in runs.values() for run in own)
+    return {
+        name
+        for name, own in runs.items()
+        if own and all(_same_images(run, first) and run.result.images >= 0.99 * most for run in own)
+    }
+
+
+def _mark_best(rows: Sequence[RowReport], comparable: Collection[str], metrics: Sequence[str]) -> None:
+    """Mark the best of the comparable rows in each metric, if there is something to choose from."""
     for metric in metrics:
-        having = [row.scores[metric] for row in rows if not row.baseline and metric in row.scores]
+        having = [row.scores[metric] for row in rows if row.name in comparable and metric in row.scores]
         if len(having) > 1:
             min(having, key=lambda score: METRICS[metric].loss(score.mean)).best = True
 
@@ -265,6 +282,13 @@ def _notes(rows: Sequence[RowReport], runs: Mapping[str, Sequence[_Run]]) -> lis
     steps = {seed.steps for row in rows for seed in row.seeds if seed.status == "done"}
     if len(steps) > 1:
         notes.append(f"Rows were trained for different numbers of steps: {', '.join(map(str, sorted(steps)))}")
+    for row in rows:
+        for seed in row.seeds:
+            if seed.status == "done" and seed.unscored:
+                notes.append(
+                    f"{row.name}, seed {seed.seed}: {seed.unscored} of {seed.unscored + seed.images} images "
+                    "had nothing to score and count in no mean"
+                )
     found = sorted({f"{row.name}: {finding}" for row in rows for seed in row.seeds for finding in seed.findings})
     if found:
         notes.append(f"The health check saw, while training: {'; '.join(found)}")

@@ -40,7 +40,9 @@ class DataStore:
         """
         splits = self._splits(resolved)
         self._check_metrics(resolved, splits)
-        return splits.fingerprints() if reads_folder(resolved) else {}
+        options = resolved.components["dataset",].options.values()
+        follows = not reads_folder(resolved) and not any(isinstance(value, Path) for value in options)
+        return {} if follows else splits.fingerprints()
 
     def _splits(self, resolved: ResolvedPipeline) -> Splits:
         pipeline = resolved.pipeline

@@ -16,8 +16,7 @@ from recon_toolkit.bench.report import TableReport
 from recon_toolkit.bench.runner import Runner
 from recon_toolkit.bench.store import Store, check_versions
 from recon_toolkit.bench.tables import write_tables
-from recon_toolkit.errors import ConfigError, ReconError
-from recon_toolkit.nearest import suggestion
+from recon_toolkit.errors import ReconError
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
 
@@ -47,6 +46,7 @@ def plan_table(
     out: Path,
     overrides: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
+    rows: Sequence[str] | None = None,
     data: Path | None = None,
     progress: Progress = QUIET,
 ) -> Plan:
@@ -58,13 +58,24 @@ def plan_table(
         out: the folder of tables; see :func:`make_table`.
         overrides: ``KEY=VALUE`` for every row.
         seeds: instead of the table's.
+        rows: names of the rows that are to be trained, to see that they are there.
         data: the user's data folder.
         progress: for the making of data.
 
     Raises:
         ReconError: anything is wrong with the table, its data, or what lies in ``out``.
     """
-    plan = load_plan(table, host, runs=out / RUNS, overrides=overrides, seeds=seeds, data=data, progress=progress)
+    if out.exists() and not out.is_dir():
+        raise ReconError("is a file; the results need a folder", where=str(out), remedy="choose another --out")
+    plan = load_plan(
+        table, host, runs=out / RUNS, overrides=overrides, seeds=seeds, rows=rows, data=data, progress=progress
+    )
+    if plan.name == RUNS:
+        raise ReconError(
+            f"a table cannot be called '{RUNS}': run folders lie there",
+            where=str(plan.source),
+            remedy="rename the file",
+        )
     check_versions(Store(out / RUNS), plan.trainings())
     return plan
 
@@ -90,14 +101,8 @@ def make_table(
         progress: where the live table goes.
 
     Raises:
-        ReconError: there is no such row, or results cannot be written.
+        DataError: results cannot be written or read.
     """
-    unknown = [name for name in rows or () if name not in {row.name for row in plan.rows}]
-    if unknown:
-        remedies = [suggestion(name, [row.name for row in plan.rows]) for name in unknown]
-        problems = [ReconError(f"there is no row '{name}'", where="--rows", remedy=remedy)
-                    for name, remedy in zip(unknown, remedies, strict=True)]  # fmt: skip
-        raise ConfigError(problems)
     store, folder = Store(out / RUNS), out / plan.name
     manifest = manifest_of(plan, Path(os.path.relpath(store.folder, folder)).as_posix())
     manifest.write(folder)

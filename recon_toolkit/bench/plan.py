@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from recon_toolkit.bench.address import address
 from recon_toolkit.bench.data import DataStore
 from recon_toolkit.bench.metrics import METRICS
-from recon_toolkit.bench.schema import Budget, RowKeys, TableConfig
+from recon_toolkit.bench.schema import BASELINES, Budget, RowKeys, TableConfig
 from recon_toolkit.config.document import Entry, Place, read
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
 from recon_toolkit.config.problems import Problem, validation_problems
@@ -22,7 +22,6 @@ from recon_toolkit.errors import ConfigError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.training.checkpoint import WEIGHTS
 
 #: How a row names the run folder of a preparation.
 PREPARED = "prepared:"
@@ -95,6 +94,7 @@ def load_plan(
     runs: Path,
     overrides: Sequence[str] = (),
     seeds: Sequence[int] | None = None,
+    rows: Sequence[str] | None = None,
     data: Path | None = None,
     progress: Progress = QUIET,
 ) -> Plan:
@@ -106,6 +106,7 @@ def load_plan(
         runs: the folder that run folders lie in, which ``prepared:NAME`` becomes a path in.
         overrides: ``KEY=VALUE`` for every row, after its own settings.
         seeds: instead of the table's, for every row.
+        rows: names that must be there.
         data: instead of the table's data folder.
         progress: for the making of data.
 
@@ -124,7 +125,11 @@ def load_plan(
     reader = _Rows(path, tree, config, host, runs, overrides, seeds, lambda _resolved: {})
     reader.rows(reader.prepared())
     base = config.base or next(iter(config.rows))
-    problems = [*reader.problems, *_name_problems(tree, config, base)]
+    problems = [
+        *reader.problems,
+        *_name_problems(tree, config, base),
+        *_command_problems(config, rows, seeds, overrides),
+    ]
     if problems:
         raise ConfigError(_once(problems))
     folder = data if data is not None else _relative(path, config.data)
@@ -133,12 +138,32 @@ def load_plan(
     store = DataStore(folder, config.metrics, progress)
     reader = _Rows(path, tree, config, host, runs, overrides, seeds, store.fingerprints)
     prepared = reader.prepared()
-    rows = reader.rows(prepared)
+    planned = reader.rows(prepared)
     if reader.problems:
         raise ConfigError(_once(reader.problems))
-    used = {need for row in rows for training in row.trainings for need in training.needs}
+    used = {need for row in planned for training in row.trainings for need in training.needs}
     wanted = {name: training for name, training in prepared.items() if training.address in used}
-    return Plan(path.stem, path, config, base, tuple(rows), wanted, folder)
+    return Plan(table_name(path.name), path, config, base, tuple(planned), wanted, folder)
+
+
+def table_name(name_or_path: str) -> str:
+    """What a table is called, and the folder of its results: the file's name without its ending."""
+    name = Path(name_or_path).name.rpartition(":")[2]
+    return name.removesuffix(".yaml").removesuffix(".yml")
+
+
+def _command_problems(
+    config: TableConfig, rows: Sequence[str] | None, seeds: Sequence[int] | None, overrides: Sequence[str]
+) -> Iterator[ReconError]:
+    """Rows, seeds and settings of the command that cannot be."""
+    for setting in overrides:
+        if PREPARED in setting:
+            yield ReconError("only the table's file can name a preparation", where=f"--set {setting}")
+    for name in rows or ():
+        if name not in config.rows:
+            yield ReconError(f"there is no row '{name}'", where="--row", remedy=suggestion(name, config.rows))
+    if seeds and len(set(seeds)) < len(seeds):
+        yield ReconError("a seed is given twice", where="--seed", remedy="one training is no evidence for itself")
 
 
 def _relative(path: Path, given: str | None) -> Path | None:
@@ -164,6 +189,16 @@ def _name_problems(tree: Entry, config: TableConfig, base: str) -> Iterator[Reco
     for number, name in enumerate(config.metrics):
         if name not in METRICS:
             yield Problem(f"there is no metric '{name}'", tree, ("metrics", number), remedy=suggestion(name, METRICS))
+    for baseline, figures in config.published.items():
+        if baseline not in BASELINES:
+            text, remedy = f"there is no baseline '{baseline}'", suggestion(baseline, BASELINES)
+            yield Problem(text, tree, ("published", baseline), remedy=remedy)
+        for name in figures.keys() - METRICS.keys():
+            text, remedy = f"there is no metric '{name}'", suggestion(name, METRICS)
+            yield Problem(text, tree, ("published", baseline, name), remedy=remedy)
+    for name in config.prepare.keys() & config.rows.keys():
+        text = f"a row and a preparation are both called '{name}'"
+        yield Problem(text, tree, ("prepare", name), remedy="rename one")
     if base not in config.rows:
         yield Problem(f"there is no row '{base}'", tree, ("base",), remedy=suggestion(base, config.rows))
     for row, entry in tree.mapping["rows"].mapping.items():
@@ -199,6 +234,10 @@ class _Rows:
         section = self.tree.mapping.get("prepare")
         for name, entry in (section.mapping if section else {}).items():
             keys, changes = self._split(name, entry, "preparation")
+            for key in entry.mapping.keys() & (RowKeys.model_fields.keys() - {"pipeline"}):
+                error = ReconError(f"'{key}' is for rows", where=str(entry.mapping[key].place), remedy="take it out")
+                self.problems.append(_of("preparation", name, error))
+            self._refuse_prepared("preparation", name, changes)
             resolved = self._resolve(name, keys, [changes], self.config.seeds[0], "preparation", ())
             if resolved is not None:
                 where = address(resolved, self.data(resolved), self.runs)
@@ -208,10 +247,15 @@ class _Rows:
     def rows(self, prepared: Mapping[str, Training]) -> list[PlannedRow]:
         """Every row with its trainings."""
         common = [*self._set(), *self._budget()]
+        common_needs: tuple[str, ...] = ()
+        if common:
+            common[0], common_needs = self._with_prepared("set", common[0], prepared)
         found: list[PlannedRow] = []
         for name, entry in self.tree.mapping["rows"].mapping.items():
-            keys, changes = self._split(name, entry, "row")
-            changes, needs = self._with_prepared(name, changes, prepared)
+            keys, own = self._split(name, entry, "row")
+            changes = own
+            changes, needs = self._with_prepared(f"row '{name}'", changes, prepared)
+            needs = tuple(dict.fromkeys((*common_needs, *needs)))
             trainings = []
             for seed in self.seeds or keys.seeds or self.config.seeds:
                 resolved = self._resolve(name, keys, [*common, changes], seed, "row", self.overrides)
@@ -220,7 +264,7 @@ class _Rows:
                 where = address(resolved, self.data(resolved), self.runs)
                 trainings.append(Training(name, seed, resolved, where, needs))
             pipeline = keys.pipeline or self.config.pipeline
-            shown = tuple(f"{key}={value}" for key, value in flat(changes.plain()))
+            shown = tuple(f"{key}={value}" for key, value in flat(own.plain()))
             found.append(PlannedRow(name, keys, pipeline, shown, tuple(trainings), entry.place))
         return found
 
@@ -256,8 +300,15 @@ class _Rows:
             changes = {other: item for other, item in changes.items() if other != key}
         return keys, Entry(changes, entry.place)
 
+    def _refuse_prepared(self, what: str, name: str, changes: Entry) -> None:
+        """A preparation cannot need another one."""
+        for key, value in flat(changes.plain()):
+            if PREPARED in value:
+                error = ReconError(f"'{key}' names a preparation", where=str(changes.place), remedy="name a run folder")
+                self.problems.append(_of(what, name, error))
+
     def _with_prepared(
-        self, row: str, changes: Entry, prepared: Mapping[str, Training]
+        self, who: str, changes: Entry, prepared: Mapping[str, Training]
     ) -> tuple[Entry, tuple[str, ...]]:
         """The changes with every ``prepared:NAME`` as a path, and the addresses of those."""
         needs: list[str] = []
@@ -265,6 +316,8 @@ class _Rows:
         def replaced(entry: Entry) -> Entry:
             if isinstance(entry.value, dict):
                 return Entry({key: replaced(item) for key, item in entry.value.items()}, entry.place)
+            if isinstance(entry.value, list):
+                return Entry([replaced(item) for item in entry.value], entry.place)
             if not isinstance(entry.value, str) or not entry.value.startswith(PREPARED):
                 return entry
             name = entry.value.removeprefix(PREPARED)
@@ -272,8 +325,8 @@ class _Rows:
                 known = self.config.prepare
                 if name not in known:
                     text = f"the table prepares no '{name}'"
-                    error = ReconError(text, where=str(entry.place), remedy=suggestion(name, known))
-                    self.problems.append(_of("row", row, error))
+                    where, remedy = str(entry.place), suggestion(name, known)
+                    self.problems.append(ReconError(f"{who}: {text}", where=where, remedy=remedy))
                 return entry
             needs.append(prepared[name].address)
             return Entry(str((self.runs / prepared[name].address).resolve()), entry.place)
@@ -325,51 +378,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
 
 def _shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> str:
-    """The name of a training's run folder: 16 hexadecimal digits that are equal if the same would be trained.
-
-    They cover the resolved pipeline with its seed and what it is scored on, the user's data (fingerprints by split;
-    generated data follow from the options), the source of those plugin files that it takes components from, and the
-    contents of files that options name, e.g. weights. (Preparations, below ``runs``, are named by their contents.)
-    Installed plugins are known by name only; their version, and the toolkit's, are in the run's record.
-    """
-    used = {part.entry.provider for part in resolved.components.values()}
-    document: dict[str, Any] = {
-        "pipeline": resolved.fingerprint,
-        "data": dict(data),
-        "evaluation": resolved.pipeline.evaluation.model_dump(include={"split", "images"}),
-        "plugins": {
-            file.name: hashlib.sha256(_source(file)).hexdigest()
-            for file in resolved.host.files
-            if {file.name, str(file.resolve())} & used
-        },
-    }
-    files = {
-        f"{'.'.join(keys)}.{name}": digest
-        for keys, part in resolved.components.items()
-        for name, value in part.options.items()
-        if isinstance(value, Path) and (digest := _digest(value, runs)) is not None
-    }
-    if files:
-        document["files"] = files
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path, runs: Path) -> str | None:
-    """Of a file, or of the weights of a run folder; None for anything else, for what is not there, and in ``runs``."""
-    if path.resolve().is_relative_to(runs.resolve()):
-        return None
-    file = path / WEIGHTS if path.is_dir() else path
-    if not file.is_file():
-        return None
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _source(file: Path) -> bytes:
-    """A plugin file's bytes, or those of every Python file of a plugin folder."""
-    if file.is_file():
-        return file.read_bytes()
-    return b"".join(part.name.encode() + part.read_bytes() for part in sorted(file.rglob("*.py")))

@@ -70,6 +70,7 @@ class SeedResult(_Model):
     images_per_second: float = 0
     peak_memory_mb: float = 0
     images: int = Field(default=0, description="images scored")
+    unscored: int = Field(default=0, description="images without a pixel to score")
     findings: list[str] = []
     scores: dict[str, float] = Field(default={}, description="mean over images, by metric")
 

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
 
 from recon_toolkit.bench.data import reads_folder
 from recon_toolkit.bench.plan import Plan, Training
 from recon_toolkit.bench.state import RunState
 from recon_toolkit.bench.store import Store, begun, now
+from recon_toolkit.errors import ReconError
 from recon_toolkit.files import write_text
 from recon_toolkit.training.budget import recorded_steps
 from recon_toolkit.training.interrupt import interruptible
@@ -34,6 +38,7 @@ class Job:
     state: RunState
     tail: LogTail
     process: subprocess.Popen[bytes] | None = None
+    claim: FileLock | None = None  # held while the process runs
     device: str = ""
     began: float = 0.0
     others: list[Job] = field(default_factory=list)  # of the same address: rows may say the same
@@ -86,18 +91,33 @@ class Runner:
     def run(self) -> bool:
         """Train until everything is done or has failed; True unless it was asked to stop."""
         with interruptible() as interrupted:
-            while True:
-                for job in self.jobs:
-                    self._look(job)
-                self._start_some()
-                self.show(self._copied_states())
-                if not any(job.state.status in ("pending", "running", "elsewhere") for job in self.jobs):
-                    return True
-                if interrupted:
-                    self._stop()
+            try:
+                while True:
+                    for job in self.jobs:
+                        self._guarded(self._look, job)
+                    if not interrupted:
+                        self._start_some()
                     self.show(self._copied_states())
-                    return False
-                time.sleep(POLL)
+                    if not any(job.state.status in ("pending", "running", "elsewhere") for job in self.jobs):
+                        return True
+                    if interrupted:
+                        self._stop()
+                        self.show(self._copied_states())
+                        return False
+                    time.sleep(POLL)
+            except BaseException:
+                self._stop()  # nothing is left running that nobody looks after
+                raise
+
+    def _guarded(self, action: Callable[[Job], None], job: Job) -> None:
+        """What goes wrong with one training's files, e.g. on a full disk, is its failure; the others go on."""
+        try:
+            action(job)
+        except (ReconError, OSError) as error:
+            self._ask(job)
+            self._wait(job, GRACE)
+            self._release(job)
+            job.state.status, job.state.cause = "failed", str(error)
 
     def _copied_states(self) -> list[RunState]:
         for job in self.jobs:
@@ -114,10 +134,11 @@ class Runner:
         if state.status in ("done", "failed"):
             return
         if job.process is not None:
+            code = job.process.poll()  # before the log, so that its last lines are read too
             self._read_log(job)
             state.seconds = time.monotonic() - job.began
-            if job.process.poll() is not None:
-                self._ended(job, job.process.returncode)
+            if code is not None:
+                self._ended(job, code)
         elif self.store.finished(address):
             self._read_log(job)
             state.status = "done"
@@ -144,25 +165,34 @@ class Runner:
     def _ended(self, job: Job, code: int) -> None:
         job.process = None
         address = job.training.address
-        record = self.store.record(address)
         if self.store.finished(address):
-            job.state.status = "done"
-        elif self.store.busy(address):  # another machine was a moment faster
-            job.state.status = "elsewhere"
-            return
+            self._close(job, "done", None)
         else:
-            job.state.status, job.state.cause = "failed", self._cause(address, code)
-        if record is not None:
-            update = {"status": job.state.status, "cause": job.state.cause, "ended": now()}
-            self.store.write(address, record.model_copy(update=update))
+            self._close(job, "failed", self._cause(address, code))
+
+    def _close(self, job: Job, status: Literal["done", "failed"], cause: str | None) -> None:
+        """A training is over: say so in its record, and let others have its folder."""
+        address = job.training.address
+        record = self.store.record(address) or begun(job.training, self.plan.name, [])
+        job.state.status, job.state.cause = status, cause
+        self.store.write(address, record.model_copy(update={"status": status, "cause": cause, "ended": now()}))
+        self._release(job)
+
+    @staticmethod
+    def _release(job: Job) -> None:
+        if job.claim is not None:
+            job.claim.release()
+            job.claim = None
 
     def _cause(self, address: str, code: int) -> str:
         """The errors that the run printed, or how it ended."""
-        lines = self.store.output(address).read_text(encoding="utf-8", errors="replace").splitlines()
+        path = self.store.output(address)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if errors:
             return "; ".join(dict.fromkeys(errors))
-        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        names = {int(number): number.name for number in signal.Signals}
+        how = f"was ended by {names.get(-code, f'signal {-code}')}" if code < 0 else f"ended with exit code {code}"
         last = f": {lines[-1]}" if lines else ""
         hint = ", perhaps for lack of memory" if code == -signal.SIGKILL else ""
         return f"the process {how}{hint}{last}"
@@ -183,13 +213,21 @@ class Runner:
             needs = [states[need] for need in job.training.needs if need in states]
             failed = next((need for need in needs if need.status == "failed"), None)
             if failed is not None:
-                job.state.status, job.state.cause = "failed", f"its preparation '{failed.row}' failed: {failed.cause}"
+                cause = f"its preparation '{failed.row}' failed: {failed.cause}"
+                self._guarded(lambda job, cause=cause: self._close(job, "failed", cause), job)  # type: ignore[misc]
             elif all(need.status == "done" for need in needs):
-                self._start(job, free.pop(0))
+                job.device = free[0]
+                self._guarded(self._start, job)
+                if job.process is not None:
+                    free.pop(0)
 
-    def _start(self, job: Job, device: str) -> None:
-        training = job.training
-        self.store.folder.mkdir(parents=True, exist_ok=True)
+    def _start(self, job: Job) -> None:
+        """Claim the training's folder and start its process; if somebody else has claimed it, it is elsewhere."""
+        training, device = job.training, job.device
+        job.claim = self.store.claim(training.address)
+        if job.claim is None:
+            job.state.status = "elsewhere"
+            return
         write_text(self.store.pipeline(training.address), training.resolved.to_yaml())
         command = self.command(training, device)
         self.store.write(training.address, begun(training, self.plan.name, command[2:]))
@@ -198,7 +236,7 @@ class Runner:
             job.process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=output, env=self._environment(device), start_new_session=True
             )
-        job.device, job.began = device, time.monotonic()
+        job.began = time.monotonic()
         job.state.status = "running"
 
     def command(self, training: Training, device: str) -> list[str]:
@@ -225,19 +263,29 @@ class Runner:
 
     def _stop(self) -> None:
         """Ask what runs to save a checkpoint and end; wait for it."""
-        running = list(self._running())
-        for _, process in running:
-            process.terminate()
+        running = [job for job in self.jobs if job.process is not None]
+        for job in running:
+            self._ask(job)
         until = time.monotonic() + GRACE
-        for job, process in running:
-            try:
-                process.wait(max(0.0, until - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            job.process, job.state.status = None, "done" if self.store.finished(job.training.address) else "pending"
+        for job in running:
+            self._wait(job, max(0.0, until - time.monotonic()))
+            job.state.status = "done" if self.store.finished(job.training.address) else "pending"
+            self._release(job)
 
-    def _running(self) -> Iterator[tuple[Job, subprocess.Popen[bytes]]]:
-        for job in self.jobs:
-            if job.process is not None:
-                yield job, job.process
+    @staticmethod
+    def _ask(job: Job) -> None:
+        """Ask a training to end; once, for a second signal would end it without a checkpoint."""
+        if job.process is not None:
+            job.process.terminate()
+
+    @staticmethod
+    def _wait(job: Job, patience: float) -> None:
+        """Wait for a training's process, and end it if that takes too long."""
+        if job.process is None:
+            return
+        try:
+            job.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            job.process.kill()
+            job.process.wait()
+        job.process = None

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from recon_toolkit.bench.report import Published
+from recon_toolkit.bench.report import CONSTANT, Published
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Seeds = Annotated[list[Seed], Field(min_length=1)]
+
+
+def _once(values: list[Any]) -> list[Any]:
+    twice = next((value for n, value in enumerate(values) if value in values[:n]), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice")
+    return values
+
+
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_once)]
+
+
+#: Rows that need no training, and what the report calls them.
+BASELINES = {"constant": CONSTANT, "average": "average depth"}
 
 
 class _Section(BaseModel):
@@ -72,7 +85,7 @@ class TableConfig(_Section):
     base: str | None = None
     seeds: Seeds = [0]
     budget: Budget | None = None
-    metrics: Annotated[list[str], Field(min_length=1)] = ["side", "mad"]
+    metrics: Annotated[list[str], Field(min_length=1), AfterValidator(_once)] = ["side", "mad"]
     baselines: list[Literal["constant", "average"]] = ["constant", "average"]
     published: dict[str, dict[str, Published]] = {}  # of baselines, by their name and metric
     source: str = ""  # where published figures are from

@@ -103,15 +103,24 @@ class Store:
         return (self.run(address) / PIPELINE).is_file()
 
     def busy(self, address: str) -> bool:
-        """Whether some process, here or elsewhere, writes to its run folder now."""
-        if not self.run(address).is_dir():
-            return False
-        lock = FileLock(self.run(address) / LOCK)
+        """Whether some process, here or elsewhere, has claimed it, or writes to its run folder now."""
+        return _held(self._claim(address)) or _held(self.run(address) / LOCK)
+
+    def claim(self, address: str) -> FileLock | None:
+        """Claim it for a training that this process starts; None if another one has it. Released by the caller."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._claim(address))
         try:
-            with lock.acquire(timeout=0):
-                return False
+            lock.acquire(timeout=0)
         except Timeout:
-            return True
+            return None
+        if _held(self.run(address) / LOCK):  # a training whose bench was killed goes on alone
+            lock.release()
+            return None
+        return lock
+
+    def _claim(self, address: str) -> Path:
+        return self.folder / f"{address}.claim"
 
     def summary(self, address: str) -> RunSummary:
         """What its run found. Raises DataError if the file is damaged or of another version."""
@@ -121,6 +130,10 @@ class Store:
     def environment(self, address: str) -> Environment:
         """What its run was made with."""
         return _parsed(Environment, self.run(address) / ENVIRONMENT)
+
+    def resumed(self, address: str) -> list[Environment]:
+        """What later sessions of its run were made with."""
+        return [_parsed(Environment, path) for path in sorted(self.run(address).glob("environment-resumed-at-*.json"))]
 
     def scores(self, address: str) -> pd.DataFrame | None:
         """One row an image, or None if the run scored nothing. Raises DataError if the file is damaged."""
@@ -134,6 +147,17 @@ class Store:
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"cannot be read: {error}", where=str(path), remedy="delete the run folder") from error
         return pd.concat((words[["image"]], numbers), axis=1)
+
+
+def _held(path: Path) -> bool:
+    """Whether somebody holds a lock, without making its file."""
+    if not path.is_file():
+        return False
+    try:
+        with FileLock(path).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _parsed(kind: type[T], path: Path) -> T:
@@ -172,12 +196,18 @@ def toolkit_version() -> str:
 
 
 def check_versions(store: Store, trainings: list[Training]) -> None:
-    """Refuse to mix trainings of different versions of the toolkit. Raises DataError, before anything trains."""
+    """Refuse damaged results, and to mix versions of the toolkit. Raises DataError, before anything trains."""
     own = toolkit_version()
     others: dict[str, list[str]] = {}
     for training in trainings:
         record = store.record(training.address)
-        if record is not None and record.version != own:
+        if store.finished(training.address):
+            store.summary(training.address)
+            store.scores(training.address)
+            made = store.environment(training.address).versions.get("recon-toolkit", "?")
+            if made != own:
+                others.setdefault(made, []).append(f"'{training.row}' (seed {training.seed})")
+        elif record is not None and record.version != own:
             others.setdefault(record.version, []).append(f"'{training.row}' (seed {training.seed})")
     for version, rows in others.items():
         raise DataError(

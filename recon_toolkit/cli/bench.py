@@ -83,12 +83,13 @@ def bench(
       recon bench quick --report
     """
     from recon_toolkit.bench.make import make_table, plan_table, write_outputs
+    from recon_toolkit.bench.plan import table_name
 
     if table is None:
         _list(context, plugin, disable_plugin)
         return
     if report:
-        folder = out / Path(table).stem
+        folder = out / table_name(table)
         found = write_outputs(folder)
         if json:
             print_json(found)
@@ -98,7 +99,9 @@ def bench(
     host = plugin_host(context, plugin, disable_plugin)
     devices = [_device(name) for name in device or ["auto"] for _ in range(jobs)]
     with progress_of(context) as progress:
-        plan = plan_table(table, host, out=out, overrides=overrides or (), seeds=seeds, data=data, progress=progress)
+        plan = plan_table(
+            table, host, out=out, overrides=overrides or (), seeds=seeds, rows=rows, data=data, progress=progress
+        )
         if dry_run:
             _print_plan(plan, out)
             return

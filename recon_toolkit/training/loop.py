@@ -142,11 +142,16 @@ class Trainer:
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         with torch.random.fork_rng(devices=[]):
             run = self.run if self.fabric.global_rank == 0 else None
-            steps = try_steps(lambda: self._backward(self.forward, self.batch(0)), self.config.minutes, run)
+            steps = try_steps(self._trial, self.config.minutes, run)
         self.steps = int(self.fabric.broadcast(steps))  # the first process decides
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _trial(self) -> None:
+        """A step without the optimiser's, which is small; the norm is asked for, since a GPU must have got there."""
+        self._backward(self.forward, self.batch(0))
+        gradient_norm(self.model)
 
     def output(self, batch: Batch) -> ModelOutput:
         """What the model makes of a batch, in the run's precision."""

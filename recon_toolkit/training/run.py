@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_losses, build_model
@@ -181,7 +182,7 @@ def _claimed(out: Path) -> Iterator[None]:
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=2, poll_interval=0.05)  # a look at whether it is held lasts a moment
     except Timeout as error:
         raise ReconError(
             "another process is writing to this run", where=str(out), remedy="wait for it, or choose another --out"
@@ -228,6 +229,13 @@ def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.C
 def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
     config = resolved.pipeline.training
     accelerator = config.accelerator if device == "auto" else device
+    kind, _, index = accelerator.partition(":")
+    if index and config.devices > 1:
+        raise ReconError(
+            f"one device is named, and training.devices is {config.devices}",
+            where="--device",
+            remedy=f"use --device {kind}, or training.devices=1",
+        )
     if accelerator.startswith("cuda") and not torch.cuda.is_available():
         raise ReconError(
             "no CUDA device is available to torch", where="--device", remedy="use --device cpu, or leave it out"
@@ -235,12 +243,12 @@ def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes on precision are in environment.json
     try:
         fabric = Fabric(
-            accelerator=accelerator,
-            devices=config.devices,
+            accelerator=kind,
+            devices=[int(index)] if index else config.devices,
             precision=_PRECISION[config.precision],  # type: ignore[arg-type]
         )
-    except (ValueError, RuntimeError) as error:
-        raise ReconError(str(error), where="--device", remedy="use auto, cpu, cuda or mps") from error
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise ReconError(str(error), where="--device", remedy="use auto, cpu, cuda, cuda:N or mps") from error
     if config.devices > 1:
         fabric.launch()
     return fabric
