@@ -16,6 +16,7 @@ from pathlib import Path
 
 from recon_toolkit.bench.report import TableReport, read_report
 from recon_toolkit.bench.tables import markdown_tables
+from recon_toolkit.files import write_text
 
 HERE = Path(__file__).parent
 KEPT = HERE / "results" / "tables"
@@ -28,7 +29,8 @@ def keep(bench: Path, names: list[str]) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     for name in names:
         report = read_report(bench / name / "results.json")
-        (KEPT / f"{name}.json").write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        text = report.model_dump_json(indent=1) + "\n"
+        write_text(KEPT / f"{name}.json", text.replace(str(Path.home()), "~"))
         for picture in ("curves", "bars"):
             if (bench / name / f"{picture}.png").is_file():
                 shutil.copyfile(bench / name / f"{picture}.png", IMAGES / f"{name}-{picture}.png")
@@ -49,9 +51,15 @@ def filled(page: str) -> str:
     for path in sorted(KEPT.glob("*.json")):
         report = read_report(path)
         block = f"{markdown_tables(report, ('scores', 'differences'))}\n\n{made_with(report)}"
+        if (IMAGES / f"{path.stem}-bars.png").is_file():
+            block += f"\n\n![Scores of the rows of {path.stem}](images/{path.stem}-bars.png)"
+        if (IMAGES / f"{path.stem}-curves.png").is_file():
+            block += f"\n\n![Validation error of each row over the steps](images/{path.stem}-curves.png)"
         pattern = rf"<!-- table {path.stem} -->.*?<!-- end -->"
         text = f"<!-- table {path.stem} -->\n\n{block}\n\n<!-- end -->"
-        page = re.sub(pattern, lambda _, text=text: text, page, count=1, flags=re.DOTALL)  # type: ignore[misc]
+        page, found = re.subn(pattern, lambda _, text=text: text, page, count=1, flags=re.DOTALL)  # type: ignore[misc]
+        if not found:
+            raise SystemExit(f"{PAGE.name} has no place for the table: add <!-- table {path.stem} --><!-- end -->")
     return page
 
 
@@ -65,7 +73,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.command == "keep":
         keep(arguments.bench, arguments.names)
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    write_text(PAGE, filled(PAGE.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Results that the documentation quotes: valid, free of the machine's own paths, and said as they are."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -48,3 +49,9 @@ def test_the_bars_that_are_quoted_stand_in_the_results(scripts):
 def test_results_name_no_place_of_the_machine(path):
     command = json.loads(path.read_text(encoding="utf-8"))["environment"]["command"]
     assert not any(word.startswith(("/tmp", "/home", "/root", "/work")) for word in command)
+
+
+@pytest.mark.parametrize("path", sorted((BENCHMARKS / "results" / "tables").glob("*.json")), ids=lambda path: path.name)
+def test_kept_tables_name_no_place_of_the_machine(path):
+    found = re.findall(r"/(?:tmp|home|root|work)/\S*", path.read_text(encoding="utf-8"))
+    assert not found

@@ -371,6 +371,14 @@ def test_everything_that_is_registered_is_named() -> None:
     assert not missing
 
 
+def test_every_loss_is_on_the_page_of_losses() -> None:
+    host = load_plugins()
+    own = [plugin.name for plugin in host.plugins if plugin.source.startswith("recon-toolkit ")]
+    names = {entry.name for entry in host.registry.all() if entry.kind == "loss" and entry.provider in own}
+    assert len(names) > 15
+    assert not {name for name in names if f"`{name}`" not in TEXT[ROOT / "docs" / "losses.md"]}
+
+
 def test_every_key_and_option_is_in_the_reference() -> None:
     reference = TEXT[ROOT / "docs" / "pipelines.md"]
     host = load_plugins()

@@ -84,7 +84,7 @@ def test_opaque_patches_have_one_colour_and_are_lit_like_skin(patched: Pictures)
 
 
 def test_patches_lie_on_the_head_wherever_it_turns() -> None:
-    """The same patches on one head in two poses: the share of the chart that they cover stays, their places move."""
+    """The same patch on one head in three poses: shifted it keeps its area, turned away it narrows."""
     from recon_synthetic_faces.render import render
 
     scenes = draw_scenes(np.array([3, 3, 3]), "train", 5, Ranges(), patches=Patches(1, (0.4, 0.4), (1.0, 1.0)))
@@ -100,6 +100,13 @@ def test_patches_lie_on_the_head_wherever_it_turns() -> None:
     # A pixel shows 2·tan 5° / 63 = 2.8 mm at distance 1; the nose lies about 0.07 before that.
     assert abs(middle[0] - 31.5) < 1.0
     assert middle[1] - middle[0] == pytest.approx(0.02 / (2 * np.tan(np.radians(5)) / 63 * 0.93), abs=0.7)
+    # Its edges fall between other pixels' centres, 60 pixels around it: a few change sides.
+    areas = green.sum((1, 2))
+    assert areas[1] == pytest.approx(areas[0], rel=0.05)
+    # Seen 30° from the side a flat patch has 0.87 of its area; on a nose it is not flat. Its height stays.
+    assert 0.75 < areas[2] / areas[0] < 0.95
+    rows = green.any(2).sum(1)
+    assert (np.abs(rows - rows[0]) <= 1).all()
     # Turned by 30°, a patch 0.05 to 0.08 before the axis goes sideways by half of that, and narrows by its cosine.
     moved = abs(middle[2] - middle[0])
     assert 0.02 < moved * 2 * np.tan(np.radians(5)) / 63 < 0.06

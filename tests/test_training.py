@@ -53,6 +53,11 @@ def test_a_run_folder_tells_everything(run):
     assert "contact_sheet.png" in page and f"{summary.mad:.2f}" in page
 
 
+def test_a_network_that_the_model_does_not_use_is_no_finding(tiny, cache, tmp_path):
+    summary = run_pipeline(resolve(tiny, "model.shading=false", "training.steps=2"), out=tmp_path / "run", device="cpu")
+    assert "dead-gradients" not in summary.findings  # no light: no gradient for its network
+
+
 def test_the_recorded_pipeline_is_whole_and_the_same(run, tiny):
     out, _ = run
     assert "extends" not in (out / "pipeline.yaml").read_text()

@@ -295,7 +295,8 @@ class Trainer:
     def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
         """Write the log entry of a step and check the run's health."""
         spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
-        gradients = {name: gradient_norm(module) for name, module in named_parts(self.model)}
+        unused: frozenset[str] = getattr(self.model, "unused_encoders", frozenset())
+        gradients = {name: gradient_norm(part) for name, part in named_parts(self.model) if name not in unused}
         findings, new = self.health.check(output.diagnostics, spreads, gradients, self.state.skipped - self._reported)
         self._reported = self.state.skipped
         self.state.findings = list(self.health.seen)
