@@ -88,8 +88,7 @@ def test_preparing_a_step_leaves_weights_and_optimiser_as_they_were(scripts):
 
 
 def test_a_failed_case_keeps_its_cause_and_the_rest_goes_on(suite, measured, tmp_path, capsys):
-    for name in ("bf16", "bf16-compile"):
-        copied(measured, tmp_path, name=name)
+    copied(measured, tmp_path, name="bf16")
     nothing = {"images_per_second": None, "step": None, "peak_memory_mb": None, "losses": []}
     failed = copied(measured, tmp_path, name="fp32", status="failed", cause="no memory", **nothing)
     assert toy(suite, "throughput", tmp_path, "--only", "fp32") == 0  # others are left, and it is not tried again
@@ -105,7 +104,7 @@ def test_the_report_is_of_what_was_measured_and_says_what_is_left(suite, measure
     copied(measured, tmp_path, name="bf16", images_per_second=1e6)
     assert toy(suite, "report", tmp_path) == 0
     found = suite.Suite.model_validate_json((tmp_path / "gpu-suite-cpu-toy.json").read_bytes())
-    assert found.partial and found.left == ["throughput bf16-compile", "throughput bf16+vgg", "schedule", "ablation"]
+    assert found.partial and found.left == ["throughput bf16+vgg", "schedule", "ablation"]
     rate = json.loads((measured / "throughput" / "fp32.json").read_bytes())["images_per_second"]
     assert found.values["bf16 over fp32"] == pytest.approx(1e6 / rate, rel=1e-3)  # it is rounded
     assert found.schedule is None and found.ablation is None
@@ -282,4 +281,4 @@ def test_a_whole_suite(tmp_path):
     found = json.loads((tmp_path / "gpu-suite-cpu-toy.json").read_bytes())
     assert not found["partial"] and found["schedule"]["status"] == "finished"
     assert found["ablation"]["status"] == "finished" and found["ablation"]["table"]["rows"]
-    assert [case["status"] for case in found["throughput"]] == 4 * ["measured"]
+    assert [case["status"] for case in found["throughput"]] == 3 * ["measured"]
