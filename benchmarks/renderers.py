@@ -76,7 +76,16 @@ def train(keep: Path, names: list[str], settings: list[str]) -> None:
     for name in names:
         if (keep / name / "summary.json").is_file():
             continue
-        command = [sys.executable, "-m", "recon_toolkit", "run", "--pipeline", "unsup3d-quick", "--device", "cpu"]
+        command = [
+            sys.executable,
+            "-m",
+            "recon_toolkit",
+            "run",
+            "--pipeline",
+            "unsup3d-quick-photometric",
+            "--device",
+            "cpu",
+        ]
         command += ["--out", str(keep / name), "--set", f"renderer={{name: {name}}}"]
         subprocess.run([*command, *(part for s in settings for part in ("--set", s))], check=True)
 

@@ -36,7 +36,7 @@ def main() -> None:
     roles = ("depth", "albedo", "confidence", "light", "view")
     narrow = {"light": options.width // 2, "view": options.width // 2}
     settings = [f"encoders.{role}.width={narrow.get(role, options.width)}" for role in roles]
-    resolved = load_pipeline("unsup3d-quick", settings)
+    resolved = load_pipeline("unsup3d-quick-photometric", settings)
     model = build_model(resolved).to(device)
     if options.channels_last:
         model = model.to(memory_format=torch.channels_last)

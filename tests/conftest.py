@@ -6,7 +6,7 @@ import pytest
 import torch
 
 TINY = """
-extends: unsup3d-quick
+extends: unsup3d-quick-photometric
 model: {convex_start_steps: 2}
 encoders:
   depth: {width: 8}

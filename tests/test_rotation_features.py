@@ -10,7 +10,7 @@ import torch
 from recon_rotation_features.losses import rotation, rotation_accuracy
 from recon_rotation_features.model import RotationClassifier, turned
 from recon_rotation_features.network import ConvFeatures
-from recon_rotation_features.perceptual import SelfSupervisedPerceptual
+from recon_rotation_features.perceptual import BUNDLED, SelfSupervisedPerceptual
 from safetensors.torch import save_file
 
 from recon_toolkit import Batch, Camera, ModelOutput, build_losses
@@ -18,6 +18,7 @@ from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.errors import CheckpointError, ConfigError, ReconError
 from recon_toolkit.plugins import load_plugins
+from recon_toolkit.training.checkpoint import load_checkpoint
 from recon_toolkit.training.run import load_run
 
 TOY = [
@@ -165,7 +166,7 @@ def test_random_features_by_name_only_and_always_the_same():
 
 def test_a_pipeline_names_its_weights_by_folder_or_as_random(run):
     term = "losses.features={name: self-supervised-perceptual, likelihood: gaussian, weights: %s}"
-    for weights, width in ((run, 16), ("random", 32)):
+    for weights, width in ((run, 16), ("random", 32), ("bundled", 32)):
         terms = build_losses(load_pipeline("unsup3d-quick", [term % weights], load_plugins()))
         assert terms[-1].takes == "pair" and terms[-1].component.features.layers[0][0].out_channels == width
     with pytest.raises(ConfigError, match="weights"):
@@ -198,3 +199,20 @@ def test_a_run_of_another_pipeline_is_refused(run, tmp_path):
     save_checkpoint(tmp_path / "b.safetensors", Checkpoint(4, foreign, "", saved.tensors, {}))
     with pytest.raises(CheckpointError, match="'my-features', and this loss knows conv-features only"):
         SelfSupervisedPerceptual(weights=tmp_path / "b.safetensors")
+
+
+def test_the_bundled_features_say_what_they_are():
+    saved = load_checkpoint(BUNDLED)
+    assert saved.step == 1000 and "rotation-classifier" in saved.pipeline and "seed: 0" in saved.pipeline
+    assert all(name.startswith("model.encoders.features.") for name in saved.tensors)
+    bundled, random = SelfSupervisedPerceptual(weights="bundled"), SelfSupervisedPerceptual(weights="random")
+    noise = torch.rand(2, 1, 3, 64, 64)
+    assert not torch.allclose(bundled(*noise), random(*noise), rtol=0.1)  # not the random ones under another name
+
+
+def test_the_quick_pipeline_compares_the_bundled_features():
+    terms = {t.name: t for t in build_losses(load_pipeline("unsup3d-quick", [], load_plugins()))}
+    assert {"photometric", "flipped", "perceptual", "flipped-perceptual"} == set(terms)
+    assert terms["perceptual"].likelihood == "gaussian" and terms["flipped-perceptual"].of == "flipped"
+    with pytest.raises(ConfigError, match="weights"):
+        load_pipeline("unsup3d-quick", ["losses.perceptual.weights=null"], load_plugins())

@@ -87,7 +87,9 @@ def test_an_empty_range_is_refused():
 
 def test_the_pipeline_has_the_data_the_network_and_the_budget_of_the_one_it_is_compared_with():
     host = load_plugins()
-    ours, theirs = (load_pipeline(name, [], host).pipeline for name in ("supervised-depth", "unsup3d-quick"))
+    ours, theirs = (
+        load_pipeline(name, [], host).pipeline for name in ("supervised-depth", "unsup3d-quick-photometric")
+    )
     assert ours.encoders == {"depth": theirs.encoders["depth"]} and ours.renderer is None
     same = ("dataset", "image_size", "camera", "evaluation", "seed")
     assert all(getattr(ours, name) == getattr(theirs, name) for name in same)

@@ -18,6 +18,8 @@ _REMEDY = (
     "train them first: `recon run --pipeline rotation-features --out RUN`, then --set losses.NAME.weights=RUN "
     "for every such term"
 )
+#: `recon run --pipeline rotation-features --seed 0` with one worker, without the classifier's head.
+BUNDLED = Path(__file__).parent / "synthetic-faces.safetensors"
 _PREFIX = "encoders.features."
 #: Added to the mean square of a place: keeps one without features harmless.
 _EPSILON = 1e-4
@@ -34,8 +36,9 @@ class SelfSupervisedPerceptual(nn.Module):
     features are never negative, the residual lies between 0 and 2, the latter where two places share no feature.
 
     Args:
-        weights: a run folder of the pipeline ``rotation-features``, or a safetensors file from one; or ``random``, for
-            features that nothing was learned for (a baseline; the same in every run).
+        weights: a run folder of the pipeline ``rotation-features``, or a safetensors file from one; or ``bundled``, for
+            those that come with the package, learned from synthetic faces; or ``random``, for features that nothing
+            was learned for (a baseline; the same in every run).
         layers: which of the network's layers to compare, of 1 (edges, half the image's size), 2 and 3 (a quarter).
             Several count equally.
 
@@ -44,14 +47,17 @@ class SelfSupervisedPerceptual(nn.Module):
         ReconError: ``layers`` is empty or names one twice or one that does not exist.
     """
 
-    def __init__(self, *, weights: Path | Literal["random"], layers: tuple[int, ...] = (LAYERS,)) -> None:
+    def __init__(self, *, weights: Path | Literal["bundled", "random"], layers: tuple[int, ...] = (LAYERS,)) -> None:
         super().__init__()
         self.layers = tuple(sorted(layers))
         if not layers or len(set(layers)) < len(layers) or not set(layers) <= set(range(1, LAYERS + 1)):
             raise ReconError(
                 f"layers {list(layers)} are not distinct layers of 1 to {LAYERS}", remedy="try layers: [3]"
             )
-        network = _random() if weights == "random" else read_features(Path(weights))
+        if weights == "random":
+            network = _random()
+        else:
+            network = read_features(BUNDLED if weights == "bundled" else Path(weights))
         self.features = network.eval().requires_grad_(False)
 
     def train(self, mode: bool = True) -> SelfSupervisedPerceptual:

@@ -46,7 +46,7 @@ def check_renderer(
     minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Length of the training check.")] = 2.0,
     pipeline: Annotated[
         str, typer.Option("--pipeline", "-p", metavar="NAME", help="What the training check trains.")
-    ] = "unsup3d-quick",
+    ] = "unsup3d-quick-photometric",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "cpu",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the report there, as JSON.")
