@@ -48,6 +48,9 @@ class SyntheticFaces:
             Nothing else in a picture changes with them.
         patch_size: range of a patch's sides, as shares of the face's width.
         patch_opacity: range of the weight with which a patch covers what is below it.
+        photographic: how much of what separates photographs from renderings is in the pictures, 0 to 1: soft light,
+            cast shadows, shine, hair over the brow, more glasses, loose crops that may cut the chin, and the camera's
+            blur, colour casts, contrast, grain and JPEG. The people and their poses are the same at any value.
 
     Raises:
         DataError: an option is out of range, or ``background`` holds no images.
@@ -76,12 +79,14 @@ class SyntheticFaces:
         patches: int = 0,
         patch_size: tuple[float, float] = (0.2, 0.5),
         patch_opacity: tuple[float, float] = (0.5, 1.0),
+        photographic: float = 0.0,
     ) -> None:
         for name, value, low, high in (
             ("count", count, 1, 10_000_000), ("validation", validation, 1, 10_000_000), ("test", test, 1, 10_000_000),
             ("images_per_identity", images_per_identity, 1, 10_000), ("seed", seed, 0, 2**63 - 1),
             ("supersampling", supersampling, 1, 4), ("yaw", yaw, 0, 60), ("pitch", pitch, 0, 40), ("roll", roll, 0, 60),
             ("side_light", side_light, 0, 3), ("fov", fov, 1, 60), ("patches", patches, 0, PATCHES),
+            ("photographic", photographic, 0, 1),
         ):  # fmt: skip
             _within(name, value, low, high)
         for name, pair in (
@@ -98,6 +103,7 @@ class SyntheticFaces:
         self.ambient, self.diffuse, self.side_light = tuple(ambient), tuple(diffuse), side_light
         self.fov = fov
         self.patches, self.patch_size, self.patch_opacity = patches, patch_size, patch_opacity
+        self.photographic = photographic
 
     @property
     def ranges(self) -> Ranges:
@@ -141,8 +147,16 @@ class SyntheticFaces:
             images_per_identity=self.images_per_identity,
             photographs=0 if photographs is None else len(photographs),
             patches=Patches(self.patches, self.patch_size, self.patch_opacity) if self.patches else None,
+            photographic=self.photographic,
         )
-        return render(scenes, size, supersampling=self.supersampling, camera=Camera(self.fov), photographs=photographs)
+        return render(
+            scenes,
+            size,
+            supersampling=self.supersampling,
+            camera=Camera(self.fov),
+            photographs=photographs,
+            photographic=self.photographic > 0,
+        )
 
     def open(self, split: str, size: int, context: DataContext) -> PackedImages:
         """The packed split, generated first if it is not in the cache.
@@ -218,6 +232,8 @@ class SyntheticFaces:
         }
         if self.patches:  # only then, so that data sets without keep the caches of before there were any
             options |= {"patches": self.patches, "patch_size": self.patch_size, "patch_opacity": self.patch_opacity}
+        if self.photographic:
+            options["photographic"] = self.photographic
         return options
 
 

@@ -18,6 +18,7 @@ from recon_synthetic_faces.background import background
 from recon_synthetic_faces.hair import offset
 from recon_synthetic_faces.head import EAR, HAIR, SKIN
 from recon_synthetic_faces.patches import paint_patches
+from recon_synthetic_faces.photographic import cast_shadow, shine
 
 DEPTH_RANGE = (0.9, 1.1)
 #: This depth of the head frame (mm) lies at the centre of rotation.
@@ -121,15 +122,17 @@ def _shade(scenes, n, samples, faces, face_part, chart, normals, face, weights, 
             total[:] = 0
             for a in range(i * samples, (i + 1) * samples):
                 for b in range(j * samples, (j + 1) * samples):
+                    u = ((b + 0.5) / samples - 0.5) / (size - 1) * 2 - 1
+                    v = ((a + 0.5) / samples - 0.5) / (size - 1) * 2 - 1
                     if face[a, b] >= 0:
                         _surface(p, face[a, b], weights[a, b], faces, face_part, chart, normals, colour, normal)
                         facing = normal[0] * light[2] + normal[1] * light[3] + normal[2] * light[4]
-                        shading = light[0] + light[1] * max(facing, 0.0)
+                        lit = cast_shadow(u, v, p)
+                        shading = light[0] + light[1] * max(facing, 0.0) * lit
+                        highlight = shine(normal, p) * lit
                         for k in range(3):
-                            total[k] += min(colour[k] * shading, 1.0)
+                            total[k] += min(colour[k] * shading + highlight, 1.0)
                     else:
-                        u = ((b + 0.5) / samples - 0.5) / (size - 1) * 2 - 1
-                        v = ((a + 0.5) / samples - 0.5) / (size - 1) * 2 - 1
                         background(u, v, p, photographs, colour)
                         for k in range(3):
                             total[k] += min(max(colour[k], 0.0), 1.0)

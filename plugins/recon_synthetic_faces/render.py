@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from recon_synthetic_faces.head import template
 from recon_synthetic_faces.kernels import DEPTH_RANGE, kernels
 from recon_synthetic_faces.modes import basis
+from recon_synthetic_faces.photographic import develop
 from recon_toolkit.data.packing import usable_cores
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.rendering import rasterize
@@ -87,6 +88,7 @@ def render(
     supersampling: int = 2,
     camera: Camera | None = None,
     photographs: NDArray[np.uint8] | None = None,
+    photographic: bool = False,
 ) -> Pictures:
     """Render scenes (N,) of :data:`scene.SCENE` at ``size`` × ``size`` pixels.
 
@@ -96,6 +98,7 @@ def render(
         supersampling: samples along a pixel's side, spread evenly, averaged in the picture.
         camera: as the pipeline that learns from the pictures has it; 10 degrees by default.
         photographs: (P, 3, S, S) uint8 that scenes with ``photo`` ≥ 0 refer to.
+        photographic: the scenes' camera fields are drawn; take the pictures with that camera.
     """
     camera = camera or Camera()
     mesh, kernel = _mesh(), kernels()
@@ -145,7 +148,7 @@ def render(
         list(pool.map(shade, range(count)))
     mask = face >= 0
     return Pictures(
-        image=image,
+        image=develop(image, scenes) if photographic else image,
         depth=np.where(mask, depth, np.float32(far)).astype(np.float32),
         mask=mask,
         normals=true_normals,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from recon_synthetic_faces.dataset import PATCHES
 from recon_synthetic_faces.modes import ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, MODES
 from recon_synthetic_faces.patches import Patches, draw_patches
+from recon_synthetic_faces.photographic import draw_photograph
 
 SPLITS = ("train", "val", "test")
 SHAPES = 9  # loose shapes in a background
@@ -51,6 +52,10 @@ SCENE = np.dtype(
         ("ground_soft", "f8"), ("ground_noise", "f8"), ("ground_seed", "u4"),
         ("shape", "f8", (SHAPES, 6)), ("shape_colour", "f8", (SHAPES, 3)), ("shapes", "i8"),
         ("photo", "i8"), ("photo_box", "f8", (4,)),  # which photograph, and u0, v0, width, height in it, in [0, 1]
+        # light and camera, see photographic.py; cast shadow: strength, direction, offset, softness, waviness
+        ("specular", "f8"), ("gloss", "f8"), ("cast", "f8", (5,)), ("blur", "f8"), ("gain", *_COLOUR), ("gamma", "f8"),
+        ("contrast", "f8"), ("saturation", "f8"), ("vignette", "f8"), ("grain", "f8"), ("grain_seed", "u4"),
+        ("jpeg", "i8"),
     ]
 )  # fmt: skip
 
@@ -268,6 +273,7 @@ def draw_scenes(
     images_per_identity: int = 1,
     photographs: int = 0,
     patches: Patches | None = None,
+    photographic: float = 0.0,
 ) -> NDArray[np.void]:
     """The scenes of the pictures ``indices`` (N,) of a split: (N,) records of :data:`SCENE`.
 
@@ -277,6 +283,7 @@ def draw_scenes(
         seed: 0 or more.
         photographs: how many background photographs there are; 0 draws procedural backgrounds.
         patches: what to paint onto each face; nothing if None. All else is drawn as without.
+        photographic: how much of what separates photographs from renderings, 0 to 1.
     """
     scenes = np.zeros(len(indices), SCENE)
     part = SPLITS.index(split)
@@ -289,4 +296,7 @@ def draw_scenes(
             # A stream of random numbers of their own, so that no other draw changes.
             rng = Generator(Philox(SeedSequence((seed, part, person, picture + 1), spawn_key=(1,))))
             draw_patches(scene, rng, patches)
+        if photographic > 0:
+            rng = Generator(Philox(SeedSequence((seed, part, person, picture + 1), spawn_key=(2,))))
+            draw_photograph(scene, rng, photographic)
     return scenes
