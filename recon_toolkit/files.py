@@ -26,10 +26,11 @@ def disk_error(error: OSError, path: str | Path) -> DataError:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[IO[bytes]]:
+def writing(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends well, and leaves no trace otherwise.
 
-    Missing folders above it are made.
+    Missing folders above it are made. ``durable`` waits until the disk has the file, so that it outlives a power cut;
+    that takes some hundredths of a second, which is right for what cannot be made again and wrong for pictures.
 
     Raises:
         DataError: the disk is full, or the place cannot be written.
@@ -41,7 +42,8 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         with partial.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the name with nothing in it
+            if durable:
+                os.fsync(file.fileno())  # or a power cut could leave the name with nothing in it
         partial.replace(path)
     except OSError as error:
         _remove(partial)
@@ -51,9 +53,9 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         raise
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path``, whole or not at all. Raises DataError as :func:`writing` does."""
-    with writing(path) as file:
+def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
+    """Write ``text`` as UTF-8 to ``path``, whole or not at all; arguments and errors as for :func:`writing`."""
+    with writing(path, durable=durable) as file:
         file.write(text.encode())
 
 

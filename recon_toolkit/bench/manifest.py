@@ -50,7 +50,7 @@ class Manifest(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write it into the folder of the results."""
-        write_text(folder / FILE, self.model_dump_json(indent=1) + "\n")
+        write_text(folder / FILE, self.model_dump_json(indent=1) + "\n", durable=True)
 
 
 def manifest_of(plan: Plan, runs: str) -> Manifest:

@@ -89,7 +89,7 @@ class Store:
 
     def write(self, address: str, record: RunRecord) -> None:
         """Write the record."""
-        write_text(self._record(address), record.model_dump_json(indent=1) + "\n")
+        write_text(self._record(address), record.model_dump_json(indent=1) + "\n", durable=True)
 
     def _record(self, address: str) -> Path:
         return self.folder / f"{address}.json"

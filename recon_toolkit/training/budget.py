@@ -63,5 +63,5 @@ def try_steps(step: Callable[[], object], minutes: float, run: Path | None) -> i
     seconds = statistics.median(times[1:])
     budget = Budget(minutes=minutes, step_seconds=seconds, steps=max(1, int(minutes * 60 / seconds)))
     if run is not None:
-        write_text(run / FILE, budget.model_dump_json(indent=1) + "\n")
+        write_text(run / FILE, budget.model_dump_json(indent=1) + "\n", durable=True)
     return budget.steps

@@ -73,7 +73,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     # Tensors that share memory cannot be stored twice; copies on the CPU never share.
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in checkpoint.tensors.items()}
     data = save(tensors, metadata)
-    with writing(path) as file:
+    with writing(path, durable=True) as file:
         file.write(data)
 
 

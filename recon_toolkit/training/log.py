@@ -28,7 +28,7 @@ class MetricsLog:
         if run is None or self.path is None:
             return
         kept = [entry for entry in read_log(run) if entry["step"] <= continue_from] if continue_from else []
-        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept), durable=True)
         self._writer = _tensorboard(run) if tensorboard else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.environment import peak_memory_mb
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
+from recon_toolkit.training.objects import write_objects
 from recon_toolkit.training.page import write_page
 from recon_toolkit.training.run_data import Splits
 from recon_toolkit.training.summary import RunSummary
@@ -154,10 +155,19 @@ class Reporter:
                 tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
                 weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
                 files.save_checkpoint(self.out / files.WEIGHTS, weights)
+                write_objects(
+                    self.out,
+                    self.resolved.name,
+                    trainer.model,
+                    data or self.splits.train,
+                    self.camera,
+                    device=trainer.fabric.device,
+                    autocast=self._autocast,
+                )
         if first:
             if data is not None and (depth or pictures):
                 write_image_scores(self.out / IMAGE_SCORES, data, depth, pictures)
-            write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n")
+            write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n", durable=True)
             write_page(self.out, summary)
         return summary
 

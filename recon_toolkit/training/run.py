@@ -159,8 +159,8 @@ def _record(out: Path, resolved: ResolvedPipeline, record: Environment, saved: f
                 remedy="put the data back as it was, or start a new run with another --out",
             )
         path = out / f"environment-resumed-at-{saved.step:08d}.json"
-    write_text(out / PIPELINE, resolved.to_yaml())
-    write_text(path, record.model_dump_json(indent=1))
+    write_text(out / PIPELINE, resolved.to_yaml(), durable=True)
+    write_text(path, record.model_dump_json(indent=1), durable=True)
 
 
 def _check_terms(model: nn.Module, objective: Objective, image_size: int) -> None:

@@ -1,0 +1,171 @@
+"""Where an object ends in its depth map: the background's rim, holes, a smooth outline, and the mesh cut along it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_toolkit.geometry.camera import Camera
+
+Depths = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+#: A surface seen at less than this sine of its elevation is stretched over a jump rather than seen.
+LEAST_SINE = 0.1
+#: Pixels beyond an outline to which a surface goes on; a cubic through its pixels looks two ahead.
+REACH = 2
+#: Cut places keep this distance from an edge's ends, so that no face is too thin for the floats of a file.
+LEAST_PART = 0.05
+
+
+def foreground(depth: Depths, camera: Camera, kept: Mask) -> Mask:
+    """The object without the background around it: one piece, without holes.
+
+    Depth maps that fill a picture end in a rim: a flat band about the greatest depth beside the object. The rim is
+    what lies within a tenth of the object's depth from the back *and* hangs together with the picture's border or
+    with what the mask excludes; faces stretched over jumps go as well. Nothing of the nearer half is ever removed,
+    and if less than a third would stay, nothing is removed at all.
+
+    Args:
+        depth: (H, W), finite where ``kept``.
+        camera: the depth map's camera.
+        kept: (H, W) what to look at, at least one pixel.
+
+    Returns:
+        (H, W) bool, within ``kept`` but for filled holes.
+    """
+    from scipy import ndimage
+
+    filled = extended(depth, kept)
+    near, back = np.percentile(filled[kept], (1, 98))
+    if not back - near > 1e-6:
+        return kept
+    rim = filled > back - 0.1 * (back - near)
+    stretched = _sine_of_sight(filled, camera) < LEAST_SINE
+    away = np.pad((rim | stretched) & kept | ~kept, 1, constant_values=True)
+    away = ndimage.binary_propagation(_frame(away), mask=away)[1:-1, 1:-1]
+    nearer = kept & (filled < (near + back) / 2)
+    found = kept & ~away
+    # An outline without spikes: what a disc of a few pixels cannot reach is no part of a head.
+    found = ndimage.gaussian_filter(found.astype(np.float64), 1.0, mode="nearest") > 0.5
+    found = _largest((found & kept) | nearer)
+    found = ndimage.binary_fill_holes(found)
+    return found if found.sum() * 3 >= kept.sum() else kept
+
+
+def extended(depth: Depths, kept: Mask) -> Depths:
+    """Depth or 1/depth (H, W) continued beyond what is kept (at least one pixel).
+
+    Up to :data:`REACH` pixels away it goes on as its mirror image through the nearest kept pixel does, so that a slope
+    stays a slope up to its rim; further out it is that pixel's.
+    """
+    if kept.all():
+        return depth
+    from scipy import ndimage
+
+    rows, columns = ndimage.distance_transform_edt(~kept, return_distances=False, return_indices=True)
+    filled = depth[rows, columns]
+    y, x = np.nonzero(~kept)
+    row, column = rows[y, x], columns[y, x]
+    back_y, back_x = 2 * row - y, 2 * column - x
+    height, width = depth.shape
+    inside = (back_y >= 0) & (back_y < height) & (back_x >= 0) & (back_x < width)
+    inside &= np.maximum(np.abs(row - y), np.abs(column - x)) <= REACH
+    inside[inside] = kept[back_y[inside], back_x[inside]]
+    nearest, behind = depth[row[inside], column[inside]], depth[back_y[inside], back_x[inside]]
+    filled[y[inside], x[inside]] = np.maximum(2 * nearest - behind, nearest / 2)  # it stays above 0
+    return np.asarray(filled)
+
+
+def outline(kept: Mask, spread: float = 0.6) -> Depths:
+    """A map (H, W) whose level 0 is the mask's outline with its steps smoothed: above it inside, below it outside.
+
+    A straight outline stays half a pixel beyond the outermost pixels' centres, where their area ends.
+
+    Args:
+        kept: (H, W).
+        spread: of the smoothing, in pixels: 0.6 rounds off the pixels' own steps.
+    """
+    from scipy import ndimage
+
+    return np.asarray(ndimage.gaussian_filter(kept.astype(np.float64), spread, mode="nearest") - 0.5)
+
+
+def main_region(field: Depths) -> Depths:
+    """The map with only the largest piece of what is above 0 left above it, and that piece's holes filled."""
+    from scipy import ndimage
+
+    main = ndimage.binary_fill_holes(_largest(field > 0))
+    return np.where(main, np.maximum(np.abs(field), 1e-3), -np.maximum(np.abs(field), 1e-3))
+
+
+def clipped(
+    attributes: NDArray[np.float64], faces: NDArray[np.integer], field: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.integer]]:
+    """The part of a mesh where a value at its vertices is above 0; faces across the outline are cut.
+
+    A cut mesh is as manifold as the whole one was: where pixels touch at a corner only, the outline passes between.
+
+    Args:
+        attributes: (V, C), interpolated linearly to where edges are cut.
+        faces: (F, 3).
+        field: (V,).
+
+    Returns:
+        attributes (V', C) and faces (F', 3) of the part, only with vertices in use.
+    """
+    inside = field > 0
+    corners = inside[faces]
+    count = corners.sum(axis=1)
+    crossed = (count == 1) | (count == 2)
+    lone = count[crossed] == 1  # one corner in; otherwise one out
+    first = (corners[crossed] == lone[:, None]).argmax(axis=1)  # the corner on its own
+    order = (first[:, None] + np.arange(3)) % 3
+    a, b, c = np.take_along_axis(faces[crossed], order, axis=1).T.astype(np.int64)
+
+    ends = np.sort(np.stack((np.concatenate((a, a)), np.concatenate((b, c))), axis=1), axis=1)
+    keys, index = np.unique(ends[:, 0] * len(field) + ends[:, 1], return_inverse=True)
+    low, high = np.divmod(keys, len(field))
+    part = np.clip(field[low] / (field[low] - field[high]), LEAST_PART, 1 - LEAST_PART)[:, None]
+    added = attributes[low] * (1 - part) + attributes[high] * part
+    ab, ac = (index.reshape(2, -1) + len(field)).astype(np.int64)
+
+    pieces = np.concatenate(
+        (
+            faces[count == 3],
+            np.stack((a, ab, ac), axis=1)[lone],
+            np.stack((ab, b, c), axis=1)[~lone],
+            np.stack((ab, c, ac), axis=1)[~lone],
+        )
+    )
+    used = np.zeros(len(field) + len(added), dtype=bool)
+    used[pieces] = True
+    return np.concatenate((attributes, added))[used], (np.cumsum(used) - 1)[pieces]
+
+
+def _sine_of_sight(depth: Depths, camera: Camera) -> Depths:
+    """Sine of the angle between each line of sight and the surface (H, W): 1 where it is seen face on."""
+    width = depth.shape[1]
+    step = 2 * math.tan(math.radians(camera.fov) / 2) / (width - 1)  # of x/z from pixel to pixel
+    down, across = np.gradient(depth)
+    # Of z over x/z and y/z the slope per length is ∂z / (step · z): within the narrow field of view, the surface's.
+    slope = np.hypot(down, across) / (step * depth)
+    return np.asarray(1 / np.sqrt(1 + slope**2))
+
+
+def _frame(mask: Mask) -> Mask:
+    frame = np.zeros_like(mask)
+    frame[0], frame[-1], frame[:, 0], frame[:, -1] = mask[0], mask[-1], mask[:, 0], mask[:, -1]
+    return frame
+
+
+def _largest(mask: Mask) -> Mask:
+    """The largest piece of a mask; pieces that touch at corners only are two."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return np.asarray(labels == np.bincount(labels.reshape(-1))[1:].argmax() + 1)

@@ -1,0 +1,32 @@
+"""The surface to show and export of a reconstruction: the whole object where the model has one, else what it sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recon_toolkit.errors import DataError
+from recon_toolkit.export.mesh import object_mask
+from recon_toolkit.structures import Reconstruction
+
+
+def surface_of(found: Reconstruction) -> tuple[Tensor, Tensor]:
+    """Depth (H, W) and mask (H, W) bool of the object in its own frame, or in the input view, on the CPU.
+
+    Args:
+        found: a batch of one.
+
+    Raises:
+        DataError: there is no depth, or nothing of it inside the mask.
+    """
+    if found.canonical_depth is not None:
+        depth = found.canonical_depth[0].detach().cpu()
+        mask = object_mask(depth)
+    elif found.depth is not None:
+        depth = found.depth[0].detach().cpu()
+        mask = torch.ones_like(depth, dtype=torch.bool) if found.mask is None else found.mask[0].cpu()
+    else:
+        raise DataError("the model predicts no depth, so there is no surface", remedy="use one that does")
+    if not mask.any():
+        raise DataError("the model sees no object here", remedy="check that it fills the picture")
+    return depth, mask
