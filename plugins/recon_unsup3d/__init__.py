@@ -9,6 +9,7 @@ from recon_toolkit import Component, hookimpl
 def recon_components() -> Iterator[Component]:
     """The model, its networks, its renderer and its losses."""
     networks, losses = "recon_unsup3d.networks", "recon_unsup3d.losses"
+    importer = "recon_unsup3d.importer"
     yield Component("model", "unsup3d", "recon_unsup3d.model:Unsup3D", "Depth, albedo, light and view from one image.")
     yield Component("encoder", "conv-autoencoder", f"{networks}:ConvAutoencoder", "Image to image: depth, albedo.")
     yield Component("encoder", "conv-regressor", f"{networks}:ConvRegressor", "Image to vector: light, view.")
@@ -16,6 +17,8 @@ def recon_components() -> Iterator[Component]:
     yield Component(
         "renderer", "depth-mesh", "recon_toolkit.rendering:DepthMeshRenderer", "The exact grid-mesh renderer."
     )
+    yield Component("importer", "unsup3d", f"{importer}:import_unsup3d", "Checkpoints of elliottwu/unsup3d.")
+    yield Component("importer", "lemul", f"{importer}:import_lemul", "Checkpoints of VinAIResearch/LeMul.")
     yield Component("loss", "photometric", f"{losses}:photometric", "Absolute colour difference.")
     yield Component("loss", "perceptual", f"{losses}:Perceptual", "Squared difference of VGG16 features.")
     yield Component("loss", "depth-smoothness", f"{losses}:depth_smoothness", "Gradient of the canonical depth.")
