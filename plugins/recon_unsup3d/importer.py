@@ -143,7 +143,7 @@ def _imported(
     pipeline: dict[str, Any] = {
         "extends": settings.pipeline,
         "description": f"imported from {path.name}, with the settings of {settings.source}",
-        "model": {"name": "unsup3d", **settings.model(), **model},
+        "model": {"name": "unsup3d", **settings.model(), "normal_epsilon": 1e-7, **model},
         "encoders": encoders,
         "renderer": RENDERER,
         "camera": {"fov": settings.numbers["fov"]},

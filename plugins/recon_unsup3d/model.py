@@ -46,6 +46,7 @@ class Unsup3D(nn.Module):
         translation_z_range: largest translation along z.
         ambient_range, diffuse_range: ranges of the light's strengths.
         flip_depth, flip_albedo: also reconstruct from the mirrored map; without either there is no symmetry prior.
+        normal_epsilon: see :func:`~recon_toolkit.geometry.normals_from_depth`; 1e-7 in the original's code.
         shading: multiply the albedo by the shading of the predicted light; without it the albedo is the image.
         convex_start_steps: steps in which the depth network is fitted to an ellipsoid before training starts, as
             GAN2Shape does. Short schedules need it: from a flat start, views roll out of the picture.
@@ -75,6 +76,7 @@ class Unsup3D(nn.Module):
         diffuse_range: tuple[float, float] = (0.0, 1.0),
         flip_depth: bool = True,
         flip_albedo: bool = True,
+        normal_epsilon: float = 0.0,
         shading: bool = True,
         convex_start_steps: int = 0,
         convex_start_rate: float = 1e-3,
@@ -95,6 +97,7 @@ class Unsup3D(nn.Module):
         self.view_range = (rotation,) * 3 + (translation_range, translation_range, translation_z_range)
         self.ambient_range, self.diffuse_range = ambient_range, diffuse_range
         self.flip_depth, self.flip_albedo, self.shading = flip_depth, flip_albedo, shading
+        self.normal_epsilon = normal_epsilon
         self.warm_start_steps, self.warm_start_rate = convex_start_steps, convex_start_rate
         # Made once: a tensor made of numbers in every step would be a copy to the device that waits for it.
         self.register_buffer("_view_scale", torch.tensor(self.view_range), persistent=False)
@@ -147,9 +150,12 @@ class Unsup3D(nn.Module):
         direction = torch.cat((raw[:, 2:], torch.ones_like(raw[:, :1])), dim=1)
         return torch.cat((torch.stack(strengths, 1), F.normalize(direction, dim=1)), dim=1)
 
+    def _normals(self, depth: Tensor) -> Tensor:
+        return normals_from_depth(depth, self.camera, epsilon=self.normal_epsilon)
+
     def _lit(self, depth: Tensor, albedo: Tensor, light: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Canonical image, shading and normals."""
-        normals = normals_from_depth(depth, self.camera)
+        normals = self._normals(depth)
         if not self.shading:
             return albedo, torch.ones_like(albedo[:, :1]), normals
         image, shading = shade(albedo, normals, light)
@@ -242,7 +248,7 @@ class Unsup3D(nn.Module):
             image=images,
             depth=rendering.depth,
             mask=rendering.mask,
-            normals=normals_from_depth(rendering.depth, self.camera),
+            normals=self._normals(rendering.depth),
             albedo=warped[:, :3],
             shading=warped[:, 3:],
             reconstruction=rendering.image.clamp(0, 1),

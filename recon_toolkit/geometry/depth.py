@@ -16,11 +16,17 @@ def backproject(depth: Tensor, camera: Camera) -> Tensor:
     return depth[:, None] * rays
 
 
-def normals_from_depth(depth: Tensor, camera: Camera) -> Tensor:
+def normals_from_depth(depth: Tensor, camera: Camera, *, epsilon: float = 0.0) -> Tensor:
     """Unit normals (B, 3, H, W) of a depth map (B, H, W) by central differences of its points.
 
     n = tu × tv, so a surface that faces the camera has n_z > 0; a border of one pixel is (0, 0, 1)
     (Wu et al. 2020, code). Both sides need at least three pixels.
+
+    Args:
+        depth: (B, H, W).
+        camera: the depth map's camera.
+        epsilon: added to the length |tu × tv| that is divided by. The original's code has 1e-7, which makes normals at
+            64 pixels up to 0.4 % too short; 0 makes them unit.
     """
     points = backproject(depth, camera)
     tu = points[:, :, 1:-1, 2:] - points[:, :, 1:-1, :-2]
@@ -29,7 +35,8 @@ def normals_from_depth(depth: Tensor, camera: Camera) -> Tensor:
     (ux, uy, uz), (vx, vy, vz) = tu.unbind(1), tv.unbind(1)
     x, y, z = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
     # At 256 pixels |tu × tv|² is about 1e-12: far above the floor, so only true zeros are affected.
-    scale = (x * x + y * y + z * z).clamp(min=1e-24).rsqrt()
+    square = (x * x + y * y + z * z).clamp(min=1e-24)
+    scale = square.rsqrt() if epsilon == 0 else 1 / (square.sqrt() + epsilon)
     inner = torch.stack((x * scale, y * scale, z * scale), dim=1)
     normals = torch.zeros_like(points)
     normals[:, 2] = 1
