@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recon_toolkit.assembly import build_dataset, build_losses, build_model, build_renderer
-    from recon_toolkit.components import Component, dataset, encoder, loss, model, renderer
+    from recon_toolkit.components import Component, dataset, detector, encoder, importer, loss, model, renderer
     from recon_toolkit.config.pipeline import load_pipeline
+    from recon_toolkit.detection import Detection, Detector
     from recon_toolkit.errors import (
         CheckpointError,
         ConfigError,
@@ -22,19 +23,26 @@ if TYPE_CHECKING:
     )
     from recon_toolkit.geometry.camera import Camera
     from recon_toolkit.hookspecs import hookimpl
+    from recon_toolkit.importing import Imported
     from recon_toolkit.plugins import load_plugins
+    from recon_toolkit.reconstructor import Reconstructor
+    from recon_toolkit.result import Result
     from recon_toolkit.structures import Batch, ImagePair, ModelOutput, Reconstruction, Rendering
 
 __version__ = "0.1.0"
 
 _HOME = {
     "assembly": ("build_dataset", "build_losses", "build_model", "build_renderer"),
-    "components": ("Component", "dataset", "encoder", "loss", "model", "renderer"),
+    "components": ("Component", "dataset", "detector", "encoder", "importer", "loss", "model", "renderer"),
     "config.pipeline": ("load_pipeline",),
+    "detection": ("Detection", "Detector"),
     "errors": ("CheckpointError", "ConfigError", "DataError", "PluginError", "ReconError", "TrainingError"),
     "geometry.camera": ("Camera",),
     "hookspecs": ("hookimpl",),
+    "importing": ("Imported",),
     "plugins": ("load_plugins",),
+    "reconstructor": ("Reconstructor",),
+    "result": ("Result",),
     "structures": ("Batch", "ImagePair", "ModelOutput", "Reconstruction", "Rendering"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -46,12 +54,17 @@ __all__ = [
     "Component",
     "ConfigError",
     "DataError",
+    "Detection",
+    "Detector",
     "ImagePair",
+    "Imported",
     "ModelOutput",
     "PluginError",
     "ReconError",
     "Reconstruction",
+    "Reconstructor",
     "Rendering",
+    "Result",
     "TrainingError",
     "__version__",
     "build_dataset",
@@ -59,8 +72,10 @@ __all__ = [
     "build_model",
     "build_renderer",
     "dataset",
+    "detector",
     "encoder",
     "hookimpl",
+    "importer",
     "load_pipeline",
     "load_plugins",
     "loss",

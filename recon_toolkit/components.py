@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-Kind = Literal["encoder", "renderer", "loss", "dataset", "model"]
+Kind = Literal["encoder", "renderer", "loss", "dataset", "model", "detector", "importer"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Arguments that the core supplies when it builds a component of a kind; a pipeline cannot set them.
@@ -22,6 +22,8 @@ SUPPLIED_ARGUMENTS: dict[Kind, frozenset[str]] = {
     "loss": frozenset({"prediction", "target", "output", "batch"}),
     "dataset": frozenset(),
     "model": frozenset({"encoders", "renderer", "camera", "image_size"}),
+    "detector": frozenset({"image"}),
+    "importer": frozenset({"tensors", "path"}),
 }
 
 MARKER = "__recon_component__"
@@ -77,3 +79,5 @@ renderer = _decorator("renderer")
 loss = _decorator("loss")
 dataset = _decorator("dataset")
 model = _decorator("model")
+detector = _decorator("detector")
+importer = _decorator("importer")

@@ -1,0 +1,153 @@
+"""Finding faces (or other objects) in photographs, and the crop around each that a model expects.
+
+A detector is a component of the kind ``detector``: from an image to :class:`Detection` objects. Whatever it uses to
+find them, its boxes follow one convention, so that :func:`crop_box` frames them all alike.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_toolkit.errors import PluginError
+from recon_toolkit.registry import blamed
+
+if TYPE_CHECKING:
+    from recon_toolkit.config.pipeline import ResolvedComponent
+    from recon_toolkit.data.decode import Box
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object that was found, in pixels of the upright image; pixel (u, v) covers [u, u + 1) × [v, v + 1).
+
+    The box is tight around the face: from where the forehead meets the hair to the chin, and from cheek to cheek. It
+    may reach beyond the image's edges where the face is cut there.
+
+    Args:
+        x, y: the box's left and upper edge.
+        width, height: the box's size, above 0.
+        score: how sure the detector is; higher is surer, comparable within one detector only.
+        label: what it is, e.g. ``human`` or ``cat``.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+    label: str
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """The middle of the box, (x, y)."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+class Detector(Protocol):
+    """What a component of the kind ``detector`` is, once its options are set."""
+
+    def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
+        """Find objects.
+
+        Args:
+            image: (H, W, 3) RGB, upright, of any size from one pixel on.
+
+        Returns:
+            One :class:`Detection` an object, the best first; empty where there is none.
+        """
+        ...
+
+
+def crop_box(detection: Detection, *, margin: float = 1.1, down: float = 0.15) -> Box:
+    """The square around a detection that the reference's models expect (Wu et al. 2020, demo).
+
+    Its side is ``margin`` times the mean of the box's height and width, and its centre that of the box, moved down by
+    ``down`` of half a side. It may reach beyond the image: :func:`recon_toolkit.data.decode.read_image` repeats the
+    edges there.
+
+    Args:
+        detection: what was found.
+        margin: the side, as a multiple of the box's mean side.
+        down: share of half a side.
+    """
+    from recon_toolkit.data.decode import Box
+
+    side = margin * (detection.height + detection.width) / 2
+    x, y = detection.centre
+    return Box(x - side / 2, y + down * side / 2 - side / 2, side, side)
+
+
+def distinct(detections: Iterable[Detection], *, overlap: float = 0.4, smallest: float = 0.0) -> list[Detection]:
+    """Without repetitions: of boxes that cover one another, the one with the highest score stays, whatever its label.
+
+    Args:
+        detections: in any order.
+        overlap: two boxes are of one object where they share more than this part of the *smaller* one. So a box
+            inside another counts as the same object, and faces side by side do not.
+        smallest: boxes with a mean side below this many pixels are left out.
+
+    Returns:
+        The best first; equal scores by position, from the left.
+    """
+    order = sorted(detections, key=lambda found: (-found.score, found.x, found.y, found.width, found.label))
+    kept: list[Detection] = []
+    for candidate in order:
+        if (candidate.width + candidate.height) / 2 < smallest:
+            continue
+        if all(_shared(candidate, other) <= overlap for other in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _shared(a: Detection, b: Detection) -> float:
+    """The common area, as a share of the smaller box."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    smaller = min(a.width * a.height, b.width * b.height)
+    return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
+
+
+def build_detector(part: ResolvedComponent) -> Detector:
+    """A detector with its options set, whose answers are checked and whose faults name it.
+
+    A class is built with its options and then called with images; a function takes the image and its options together.
+
+    >>> from recon_toolkit.config.pipeline import resolve_component
+    >>> from recon_toolkit.detection import build_detector
+    >>> from recon_toolkit.plugins import load_plugins
+    >>> part = resolve_component("detector", "haar-faces", ["kinds=human"], load_plugins())
+    >>> find = build_detector(part)  # find(image) -> list of Detection
+
+    Args:
+        part: from :func:`recon_toolkit.config.pipeline.resolve_component`.
+
+    Raises:
+        PluginError: it cannot be built; or, when called, it raises or returns something that is no detection.
+            A ReconError of its own passes through.
+    """
+    who = f"detector '{part.entry.name}' of plugin '{part.entry.provider}'"
+    built = part.build() if inspect.isclass(part.target) else None
+
+    def find(image: NDArray[np.uint8], /) -> list[Detection]:
+        with blamed(who):
+            answer = part.target(image, **part.options) if built is None else built(image)
+            return _checked(answer, who)
+
+    return find
+
+
+def _checked(answer: object, who: str) -> list[Detection]:
+    if not isinstance(answer, Sequence) or not all(isinstance(item, Detection) for item in answer):
+        raise PluginError(f"{who} returned {answer!r:.80}", remedy="a detector returns a list of Detection")
+    for item in answer:
+        numbers = (item.x, item.y, item.width, item.height, item.score)
+        if not all(map(math.isfinite, numbers)) or min(item.width, item.height) <= 0:
+            raise PluginError(f"{who} returned {item}", remedy="boxes are finite and have a width and a height")
+    return sorted(answer, key=lambda item: -item.score)
