@@ -28,8 +28,8 @@ from recon_toolkit.conformance.truth import Ellipsoid, canonical_depth, view_of
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import depth_picture, normals_picture, save_png
-from recon_toolkit.training.run import load_run
 from recon_toolkit.training.summary import RunSummary
+from recon_toolkit.training.trained import load_run
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -52,3 +52,20 @@ def recon_pipelines() -> Iterable[Path]:
     'pipelines'
     """
     raise NotImplementedError  # a specification; pluggy never calls it
+
+
+@hookspec
+def recon_models() -> Iterable[Path]:
+    """Yield folders that hold trained models: ``NAME.safetensors`` from a run, and a model card ``NAME.md`` beside it.
+
+    ``recon reconstruct --model NAME`` finds them by file name, and without it takes the only one there is.
+
+    >>> from pathlib import Path
+    >>> from recon_toolkit import hookimpl
+    >>> @hookimpl
+    ... def recon_models():
+    ...     yield Path("my_plugin") / "models"
+    >>> next(recon_models()).name
+    'models'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it

@@ -37,6 +37,7 @@ class Plugin:
         summary: the first line of the module's docstring.
         components: what it contributes.
         pipelines: its folders of pipelines.
+        models: its folders of trained models.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Plugin:
     summary: str
     components: tuple[Component, ...]
     pipelines: tuple[Path, ...]
+    models: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class PluginHost:
     def pipeline_folders(self) -> list[tuple[str, Path]]:
         """(provider, folder) for every folder of pipelines that a plugin contributes."""
         return [(plugin.name, folder) for plugin in self.plugins for folder in plugin.pipelines]
+
+    def model_folders(self) -> list[tuple[str, Path]]:
+        """(provider, folder) for every folder of trained models that a plugin contributes."""
+        return [(plugin.name, folder) for plugin in self.plugins for folder in plugin.models]
 
 
 @dataclass(frozen=True)
@@ -172,14 +178,16 @@ def _use(manager: pluggy.PluginManager, candidate: _Candidate) -> Plugin:
         if not marked and not manager.get_hookcallers(target):
             raise PluginError("it contributes nothing: no hook (@hookimpl) and no decorated component (@loss ...)")
         components = [*_answers(manager, target, "recon_components"), *marked]
-        folders = [Path(folder) for folder in _answers(manager, target, "recon_pipelines")]
+        folders = tuple(Path(folder) for folder in _answers(manager, target, "recon_pipelines"))
+        models = tuple(Path(folder) for folder in _answers(manager, target, "recon_models"))
         return Plugin(
             candidate.name,
             candidate.version,
             candidate.source,
             (getattr(target, "__doc__", None) or "").strip().partition("\n")[0],
             tuple(_checked(components)),
-            tuple(folders),
+            folders,
+            models,
         )
     except BaseException:
         manager.unregister(target)

@@ -19,8 +19,9 @@ from recon_toolkit.geometry import Camera, normals_from_depth, shade
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.rendering import DepthMeshRenderer, render_object
 from recon_toolkit.structures import Reconstruction
-from recon_toolkit.training.run import load_run, run_pipeline
+from recon_toolkit.training.run import run_pipeline
 from recon_toolkit.training.shards import split
+from recon_toolkit.training.trained import load_run
 
 RANGE = (0.9, 1.1)
 RANGES = Ranges((20, 45, 10), (0.02, 0.01, 0.005), (0.2, 0.6), (0.1, 0.9), 1.0)

@@ -219,7 +219,16 @@ def test_pipeline_folders_are_collected(tmp_path: Path) -> None:
         "@hookimpl\ndef recon_pipelines(): yield Path(__file__).parent / 'pipelines'"
     )
     host = load_plugins([write(tmp_path, "p.py", text)], entry_points=[])
-    assert host.pipeline_folders() == [("p.py", tmp_path / "pipelines")]
+    assert host.pipeline_folders() == [("p.py", tmp_path / "pipelines")] and host.model_folders() == []
+
+
+def test_model_folders_are_collected(tmp_path: Path) -> None:
+    text = (
+        "from pathlib import Path\nfrom recon_toolkit import hookimpl\n"
+        "@hookimpl\ndef recon_models(): yield Path(__file__).parent / 'models'"
+    )
+    host = load_plugins([write(tmp_path, "p.py", text)], entry_points=[])
+    assert host.model_folders() == [("p.py", tmp_path / "models")] and host.pipeline_folders() == []
 
 
 def test_every_hook_is_specified_with_an_example_that_runs() -> None:
@@ -228,6 +237,6 @@ def test_every_hook_is_specified_with_an_example_that_runs() -> None:
     from recon_toolkit import hookspecs
 
     hooks = [name for name in vars(hookspecs) if name.startswith("recon_")]
-    assert hooks == ["recon_components", "recon_pipelines"]  # each has tests above
+    assert hooks == ["recon_components", "recon_pipelines", "recon_models"]  # each has tests above
     assert all(">>>" in (getattr(hookspecs, name).__doc__ or "") for name in hooks)
     assert doctest.testmod(hookspecs).failed == 0

@@ -19,7 +19,7 @@ from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.errors import CheckpointError, ConfigError, ReconError
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.training.checkpoint import load_checkpoint
-from recon_toolkit.training.run import load_run
+from recon_toolkit.training.trained import load_run
 
 TOY = [
     "image_size=32", "model.channels=32", "encoders.features.width=16", "training.steps=4", "training.batch_size=8",

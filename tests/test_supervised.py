@@ -14,7 +14,7 @@ from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.geometry import normals_from_depth
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.run import load_run
+from recon_toolkit.training.trained import load_run
 
 TOY = [
     "image_size=32", "training.steps=4", "training.batch_size=8", "training.log_every=2", "training.workers=1",
@@ -109,7 +109,6 @@ def test_a_run_is_scored_and_reconstructs_photographs(cache, tmp_path):
     trained, _ = load_run(out, load_plugins())
     assert trained.reconstruct(torch.rand(1, 3, 32, 32)).depth.shape == (1, 32, 32)
     photograph = out / "contact_sheet.png"
-    assert (
-        execute(["--quiet", "reconstruct", "--run", str(out), "--out", str(tmp_path / "found"), str(photograph)]) == 0
-    )
+    arguments = ["--run", str(out), "--no-detect", "--out", str(tmp_path / "found"), str(photograph)]
+    assert execute(["--quiet", "reconstruct", *arguments]) == 0
     assert (tmp_path / "found" / "contact_sheet" / "mesh.obj").is_file()

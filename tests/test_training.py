@@ -20,7 +20,8 @@ from recon_toolkit.plugins import load_plugins
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.health import Health
 from recon_toolkit.training.log import MetricsLog, read_log
-from recon_toolkit.training.run import load_run, run_pipeline
+from recon_toolkit.training.run import run_pipeline
+from recon_toolkit.training.trained import load_run
 
 
 def resolve(path, *settings):

@@ -21,8 +21,9 @@ from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text
 from recon_toolkit.training.environment import Environment
 from recon_toolkit.training.reporter import IMAGE_SCORES, SUMMARY
-from recon_toolkit.training.run import ENVIRONMENT, LOCK, PIPELINE
+from recon_toolkit.training.run import ENVIRONMENT, LOCK
 from recon_toolkit.training.summary import RunSummary
+from recon_toolkit.training.trained import PIPELINE
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -12,13 +12,26 @@ from typing import Annotated
 import typer
 import typer.main
 
-from recon_toolkit.cli import bench, check_renderer, data, pipelines, plugins, reconstruct, run, score
+from recon_toolkit.cli import (
+    bench,
+    check_renderer,
+    data,
+    demo,
+    import_weights,
+    pipelines,
+    plugins,
+    reconstruct,
+    run,
+    score,
+    view,
+    weights,
+)
 from recon_toolkit.cli.common import Settings, fail
 from recon_toolkit.errors import ConfigError, ReconError
 
 EXIT_CODES = (
-    "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed or a renderer does not "
-    "conform, 130 interrupted."
+    "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed, a renderer does not "
+    "conform, or only some pictures could be used, 130 interrupted."
 )
 GLOBAL_FLAGS = ("--debug", "--quiet")
 
@@ -58,7 +71,9 @@ def _global_options(
     context.obj = Settings(debug=debug, quiet=quiet)
 
 
-for command in (run, bench, score, reconstruct, check_renderer, data, pipelines, plugins):
+for command in (
+    run, bench, score, reconstruct, view, demo, check_renderer, data, import_weights, weights, pipelines, plugins,
+):  # fmt: skip
     command.register(app)
 
 

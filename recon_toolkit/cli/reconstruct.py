@@ -1,9 +1,9 @@
-"""``recon reconstruct``: photographs into depth, normals, albedo and a textured mesh."""
+"""``recon reconstruct``: photographs and videos into maps, meshes and a page to look at."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,12 @@ from recon_toolkit.cli.common import (
     torch_device,
 )
 
+if TYPE_CHECKING:
+    from recon_toolkit.inference.report import ReconstructionReport
+
+#: Some pictures were reconstructed and others were not.
+PARTLY = 3
+
 
 def register(app: typer.Typer) -> None:
     """Add the command to ``app``."""
@@ -27,57 +33,106 @@ def register(app: typer.Typer) -> None:
 def reconstruct(
     context: typer.Context,
     inputs: Annotated[
-        list[str], typer.Argument(metavar="IMAGES", help="Image files, folders of images, or patterns in quotes.")
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Photographs, folders of them, videos, or patterns in quotes."),
     ],
-    run: Annotated[Path, typer.Option("--run", metavar="RUN", help="Folder of the run whose model is used.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN", help="Use the model of this run folder.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="Use the model of this weights file.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Use this bundled model; the only one by default."),
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where results go; RUN/reconstructions by default."),
+        typer.Option("--out", metavar="DIR", help="Where results go; ./reconstructions or RUN/reconstructions."),
     ] = None,
+    write: Annotated[
+        str | None,
+        typer.Option(
+            "--write",
+            metavar="A,B",
+            help="What to write: maps, exr, glb, obj, ply, stl, page, pages, turntable, relight. "
+            "By default maps,glb,obj,page.",
+            show_default=False,
+        ),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option("--size", help="Side of maps and videos in pixels; the model's by default.")
+    ] = None,
+    texture: Annotated[str, typer.Option("--texture", help="What meshes wear: photo, model or albedo.")] = "photo",
+    height: Annotated[float, typer.Option("--height", help="Height of the solid for printing (stl), in mm.")] = 60.0,
+    video: Annotated[str, typer.Option("--video", help="Form of videos: mp4 or gif.")] = "mp4",
+    detect: Annotated[
+        bool, typer.Option("--detect/--no-detect", help="Find faces; or take each picture as a crop that one fills.")
+    ] = True,
+    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds them.")] = "haar-faces",
+    detector_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--detector-set",
+            metavar="KEY=VALUE",
+            help="Set an option of it, e.g. kinds=cat (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
+    faces: Annotated[int, typer.Option("--faces", min=1, help="Most faces per picture.")] = 50,
+    every: Annotated[int, typer.Option("--every", min=1, help="Of a video, take every so manieth frame.")] = 10,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most so many frames.")] = 300,
+    refine: Annotated[
+        int, typer.Option("--refine", min=0, metavar="N", help="Adapt the model to these pictures for N steps first.")
+    ] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the refinement.")] = 0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at once.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Crops at once.")] = 16,
     as_json: AsJson = False,
     plugins: PluginFiles = None,
     disabled: DisabledPlugins = None,
 ) -> None:
-    """Turn crops of an object into 3D with a trained model.
+    """Turn photographs into 3D.
 
-    Each image is cut to its largest centred square and scaled to the model's size, so that the object should fill
-    it as in the training data. For each, a folder with depth, normals, albedo, shading and reconstruction as PNG
-    (depth also as 16-bit PNG and .npy) and a textured mesh (mesh.obj); and one contact sheet over all.
+    Finds the faces in each picture, cuts them out as the model expects, and writes a folder for each with its maps
+    (depth, normals, albedo, shading, confidence as PNG; depth also as 16-bit PNG and .npy) and meshes (GLB, OBJ); and
+    over all of them a page to look at (index.html) and a contact sheet. Without --run or --weights, it uses the model
+    that comes with the package.
 
-    The exit code is 0 if at least one image was reconstructed, and 2 if none was; those that failed are named.
+    The exit code is 0 if every picture was reconstructed, 3 if only some were, and 2 if none was; those that were
+    not are named.
 
     \b
     Examples:
-      recon reconstruct --run runs/faces photo.png
-      recon reconstruct --run runs/faces --out results crops/ 'more/*.jpg'
+      recon reconstruct portrait.jpg
+      recon reconstruct --write maps,stl,turntable --height 80 holiday/ 'more/*.jpg'
+      recon reconstruct --run runs/faces --no-detect crops/
     """
-    import torch
+    from recon_toolkit.inference.batch import Refinement, VideoFrames, reconstruct_files
+    from recon_toolkit.inference.models import load_model
+    from recon_toolkit.inference.outputs import DEFAULT_OUTPUTS, Outputs
+    from recon_toolkit.inference.pictures import Finder
+    from recon_toolkit.reconstructor import load_detector
 
-    from recon_toolkit.errors import ReconError
-    from recon_toolkit.geometry.camera import Camera
-    from recon_toolkit.inference import reconstruct_files
-    from recon_toolkit.training.run import load_run
-
+    kinds = DEFAULT_OUTPUTS if write is None else tuple(word.strip() for word in write.split(",") if word.strip())
+    outputs = Outputs(frozenset(kinds), size=size, texture=texture, height=height, video=video)
     chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
-    model, resolved = load_run(run, host, chosen)
-    if not hasattr(model, "reconstruct"):
-        raise ReconError(
-            f"its model '{resolved.pipeline.model.name}' does not reconstruct photographs",
-            where=str(run),
-            remedy="name the run of one that does",
-        )
-    with progress_of(context) as progress, torch.inference_mode():
+    trained = load_model(run=run, weights=weights, model=model, device=chosen, host=host)
+    finder = Finder(trained.image_size, load_detector(detector, host, detector_set or ()) if detect else None, faces)
+    if out is None:
+        out = Path("reconstructions") if run is None else run / "reconstructions"
+    with progress_of(context) as progress:
         report = reconstruct_files(
-            model,  # type: ignore[arg-type]
-            Camera(resolved.pipeline.camera.fov),
-            resolved.pipeline.image_size,
+            trained,
             inputs,
-            out if out is not None else run / "reconstructions",
-            device=chosen,
+            out,
+            finder=finder,
+            outputs=outputs,
             batch_size=batch_size,
+            video=VideoFrames(every, frames),
+            refinement=Refinement(refine, seed),
             progress=progress,
         )
         for failed in report.failed:
@@ -85,5 +140,19 @@ def reconstruct(
     if as_json:
         print_json(report)
     elif not settings_of(context).quiet:
-        print(f"{len(report.reconstructed)} images reconstructed into {report.out}, {len(report.failed)} skipped")
-        print(f"look at {report.contact_sheet}")
+        _print(report)
+    if report.failed:
+        raise typer.Exit(PARTLY)
+
+
+def _print(report: ReconstructionReport) -> None:
+    pictures = len({item.image for item in report.reconstructed})
+    print(
+        f"{len(report.reconstructed)} reconstructed from {pictures} files into {report.out} in {report.seconds:.1f} s, "
+        f"{len(report.failed)} skipped"
+    )
+    if report.refinement is not None:
+        gain = report.refinement
+        verdict = "kept" if gain.kept else "no better, so the model was left as it was"
+        print(f"refined for {gain.steps} steps: loss {gain.loss_before:.3f} to {gain.loss_after:.3f}, {verdict}")
+    print(f"look at {report.page or report.contact_sheet}")

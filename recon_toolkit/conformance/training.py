@@ -18,8 +18,9 @@ from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import ReconError
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.training.log import read_log
-from recon_toolkit.training.run import load_run, run_pipeline
+from recon_toolkit.training.run import run_pipeline
 from recon_toolkit.training.run_data import open_splits
+from recon_toolkit.training.trained import load_run
 
 #: Mean mixed difference of the canonical depth over its spread: 0.006 on a sound model, 0.48 on a ruined one (the
 #: figures of the health check's `rough-depth`); between them the limit is their geometric mean.

@@ -5,6 +5,7 @@ Whatever is wrong with a file becomes one :class:`DataError` that names it, the 
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -106,7 +107,26 @@ def read_image(path: str | Path, *, crop: Crop | None = None, size: int | None =
             upright = _rgb(_upright(image))
         scale_x, scale_y = upright.width / full[0], upright.height / full[1]
         box = Box(box.x * scale_x, box.y * scale_y, box.width * scale_x, box.height * scale_y)
-        return np.array(_cut(upright, box, size, path))
+        return np.array(cut(upright, box, size, path))
+
+
+def decode_image(data: bytes, *, name: str = "the picture") -> NDArray[np.uint8]:
+    """:func:`read_image` for a file that is in memory; nothing of it reaches the disk.
+
+    Args:
+        data: the file.
+        name: what messages call it.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        DataError: as :func:`read_image`.
+    """
+    place = Path(name)
+    with _explained(place), _open(place, data) as image:
+        image.load()
+        return np.array(_rgb(_upright(image)))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -185,10 +205,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _open(path: Path) -> Image.Image:
-    if path.stat().st_size == 0:
+def _open(path: Path, data: bytes | None = None) -> Image.Image:
+    """The image file ``path``, or one that is in memory and called so, before a pixel of it is decoded."""
+    if (path.stat().st_size if data is None else len(data)) == 0:
         raise DataError("the file is empty (0 bytes)", where=str(path), remedy="copy or download it again")
-    image = Image.open(path, formats=_formats())
+    image = Image.open(path if data is None else io.BytesIO(data), formats=_formats())
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise DataError(
@@ -281,7 +302,7 @@ def _box(crop: Crop | None, width: int, height: int, *, path: Path) -> Box:
     return crop
 
 
-def _cut(image: Image.Image, box: Box, size: int | None, path: Path) -> Image.Image:
+def cut(image: Image.Image, box: Box, size: int | None, path: Path) -> Image.Image:
     """Crop and resize in one step; the outermost pixels are repeated beyond the edges."""
     x0, y0, x1, y1 = box.x, box.y, box.x + box.width, box.y + box.height
     left, top = max(0, int(np.ceil(-x0))), max(0, int(np.ceil(-y0)))

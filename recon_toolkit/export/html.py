@@ -1,4 +1,4 @@
-"""The frame of every page that the toolkit writes: one file, no scripts, nothing loaded from elsewhere."""
+"""The frame of every page that the toolkit writes: one file, nothing loaded from elsewhere."""
 
 from __future__ import annotations
 

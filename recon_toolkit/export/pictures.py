@@ -21,8 +21,10 @@ def to_bytes(image: Tensor) -> NDArray[np.uint8]:
         values = values[None]
     if values.ndim != 3 or values.shape[0] not in (1, 3):
         raise ValueError(f"expected (3, H, W), (1, H, W) or (H, W), got {tuple(image.shape)}")
-    scaled = (values.nan_to_num(0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-    return scaled.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+    # NumPy, because small pictures are not worth waking torch's threads for.
+    shown = np.clip(np.nan_to_num(values.numpy(), nan=0.0), 0, 1) * np.float32(255)
+    pixels = np.rint(shown).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(pixels, (3, *pixels.shape[1:])).transpose(1, 2, 0))
 
 
 def depth_picture(

@@ -1,206 +1,294 @@
-"""From image files to reconstructions on disk, with a trained model."""
+"""Many pictures at once: read, find, reconstruct in batches and write, each where it can be done beside the others."""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from recon_toolkit.data.decode import CentreCrop, read_image
-from recon_toolkit.data.packing import find_images
+from recon_toolkit.data.decode import read_image
+from recon_toolkit.data.packing import usable_cores
+from recon_toolkit.data.video import is_video
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.maps import write_maps
-from recon_toolkit.export.obj import mesh_from_depth, object_mask, write_obj
 from recon_toolkit.export.overview import overview
 from recon_toolkit.export.pictures import save_png
-from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.files import disk_error
+from recon_toolkit.inference.inputs import find_sources
+from recon_toolkit.inference.models import TrainedModel
+from recon_toolkit.inference.outputs import Outputs, write_outputs
+from recon_toolkit.inference.pictures import Crop, Finder, Source, video_sources
+from recon_toolkit.inference.report import Failed, Reconstructed, ReconstructionReport, RefinementGain
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.structures import Reconstruction, Reconstructs
+from recon_toolkit.result import Result
+from recon_toolkit.structures import Reconstruction
 
-CONTACT_SHEET = "contact_sheet.png"
+CONTACT_SHEET, PAGE = "contact_sheet.png", "index.html"
 SHEET_ROWS = 64  # more would make a picture that few programs open
+PAGE_OBJECTS = 48  # more would make a page that loads slowly
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Input:
-    """An image file, and the folder below the output folder that its reconstruction goes to."""
+class VideoFrames:
+    """Which frames of a video count: every ``every``-th, at most ``limit``."""
 
-    path: Path
-    folder: str
-
-
-class Reconstructed(BaseModel):
-    """An image that was reconstructed, and the folder with its files."""
-
-    model_config = ConfigDict(frozen=True)
-
-    image: str
-    folder: str
+    every: int = 10
+    limit: int | None = 300
 
 
-class Failed(BaseModel):
-    """An image that was not, and why."""
+@dataclass(frozen=True)
+class Refinement:
+    """Adapt the model to the pictures first, for so many steps; 0 does not."""
 
-    model_config = ConfigDict(frozen=True)
-
-    image: str
-    reason: str
-
-
-class ReconstructionReport(BaseModel):
-    """What ``recon reconstruct --json`` prints."""
-
-    model_config = ConfigDict(frozen=True)
-
-    out: str
-    contact_sheet: str
-    reconstructed: list[Reconstructed]
-    failed: list[Failed]
+    steps: int = 0
+    seed: int = 0
 
 
-def find_inputs(arguments: Sequence[str | Path]) -> tuple[list[Input], list[Failed]]:
-    """The image files that files, folders and patterns name, each once, and the arguments that name nothing.
+@dataclass
+class _Written:
+    """What has been done so far."""
 
-    Of a folder, every image below it counts, and its reconstruction keeps the path below that folder.
-    """
-    found: dict[Path, str] = {}
-    failed: list[Failed] = []
-    for argument in map(str, arguments):
-        path = Path(argument).expanduser()
-        matches = [path] if path.exists() else [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        if not matches:
-            failed.append(Failed(image=argument, reason="no such file or folder"))
-        for match in matches:
-            try:
-                files = {file: file.relative_to(match) for file in find_images(match)} if match.is_dir() else {}
-            except DataError as error:
-                failed.append(Failed(image=str(match), reason=str(error)))
-                continue
-            for file, place in (files or {match: Path(match.name)}).items():
-                found.setdefault(file, place.with_suffix("").as_posix())
-    return _distinct(found), failed
+    done: list[Reconstructed]
+    shown: list[Result]
 
-
-def _distinct(found: dict[Path, str]) -> list[Input]:
-    """Inputs with folders of their own: ``face``, ``face-2`` where two files are called so."""
-    inputs: list[Input] = []
-    taken: set[str] = set()
-    for path, name in found.items():
-        folder, number = name, 1
-        while folder.lower() in taken:  # some file systems do not tell case apart
-            number += 1
-            folder = f"{name}-{number}"
-        taken.add(folder.lower())
-        inputs.append(Input(path, folder))
-    return inputs
+    def show(self, results: Sequence[Result]) -> None:
+        self.shown += results[: SHEET_ROWS - len(self.shown)]
 
 
 def reconstruct_files(
-    model: Reconstructs,
-    camera: Camera,
-    image_size: int,
+    trained: TrainedModel,
     arguments: Sequence[str | Path],
     out: str | Path,
     *,
-    device: torch.device | str = "cpu",
+    finder: Finder,
+    outputs: Outputs | None = None,
     batch_size: int = 16,
+    video: VideoFrames | None = None,
+    refinement: Refinement | None = None,
     progress: Progress = QUIET,
 ) -> ReconstructionReport:
-    """Reconstruct image files: maps and a textured mesh each, and a contact sheet over the first of them.
+    """Reconstruct what image files and videos show: one folder for each object, a contact sheet, and a page over all.
 
-    Each image is cut to its largest centred square and resized to the model's size; the object should fill it.
-    Images that cannot be read are listed in the report, the others are done.
+    A picture that cannot be read, or in which nothing is found, is listed in the report and the others are done.
 
     Args:
-        model: a trained model, on ``device``.
-        camera: the model's camera.
-        image_size: the model's image size in pixels.
+        trained: the model.
         arguments: files, folders and patterns.
-        out: the folder for the results, one folder an image.
-        device: where the model is.
-        batch_size: images at once.
+        out: the folder for the results.
+        finder: how crops are found in pictures.
+        outputs: what is written of each; the default ones if None.
+        batch_size: crops at once.
+        video: which frames of videos count.
+        refinement: whether to adapt the model to all the pictures first; they are then in memory at once.
         progress: where to show progress.
 
     Raises:
         DataError: nothing could be reconstructed, or the results cannot be written.
     """
-    out = Path(out)
-    inputs, failed = find_inputs(arguments)
-    done: list[Reconstructed] = []
-    shown: list[Reconstruction] = []
-    with progress.task("reconstructing", len(inputs), "img") as task:
-        for batch, images, broken in _batches(inputs, image_size, batch_size):
+    started = time.monotonic()
+    out, outputs, video = Path(out), outputs or Outputs(), video or VideoFrames()
+    _claim(out)
+    sources, failed = find_sources(arguments)
+    gain: RefinementGain | None = None
+    found: Iterable[Crop | Failed] = _crops(sources, finder, video, batch_size, progress)
+    if refinement is not None and refinement.steps > 0:
+        from recon_toolkit.inference.refine import refined
+
+        kept = list(found)
+        crops = [item for item in kept if isinstance(item, Crop)]
+        if crops:
+            trained, gain = refined(trained, stacked(crops), refinement.steps, seed=refinement.seed, progress=progress)
+        found = kept
+    written = _Written([], [])
+    with _working_threads(trained.device) as pool:
+        running: deque[Future[list[Result]]] = deque()
+        for crops, broken in _batches(found, batch_size):
             failed += broken
-            if batch:
-                found = model.reconstruct(images.to(device)).to("cpu")
-                for index, item in enumerate(batch):
-                    export_reconstruction(out / item.folder, found, index, camera)
-                    done.append(Reconstructed(image=str(item.path), folder=str(out / item.folder)))
-                if sum(len(part) for part in shown) < SHEET_ROWS:
-                    shown.append(found)
-            task.advance(len(batch) + len(broken))
-    if not done:
+            if crops:
+                written.done += [_entry(crop, out) for crop in crops]
+                running.append(pool.submit(_do, trained, crops, out, outputs))
+            while len(running) > 2 * usable_cores():  # the slowest part sets the pace, not the memory
+                written.show(running.popleft().result())
+        while running:
+            written.show(running.popleft().result())
+    if not written.done:
         reasons = "; ".join(f"{item.image}: {item.reason}" for item in failed[:3])
         raise DataError(f"nothing was reconstructed: {reasons}", remedy="give images, folders of images, or patterns")
-    sheet = _first(_joined(shown), SHEET_ROWS)
-    labels = [Path(item.folder).relative_to(out).as_posix() for item in done[: len(sheet)]]
-    save_png(out / CONTACT_SHEET, overview(sheet, rows=labels))
-    return ReconstructionReport(out=str(out), contact_sheet=str(out / CONTACT_SHEET), reconstructed=done, failed=failed)
+    page = _write_page(out, written, outputs) if "page" in outputs.kinds else None
+    sheet = joined([result.found for result in written.shown])
+    save_png(out / CONTACT_SHEET, overview(sheet, rows=[result.name for result in written.shown]))
+    return ReconstructionReport(
+        out=str(out),
+        model=trained.source,
+        contact_sheet=str(out / CONTACT_SHEET),
+        page=None if page is None else str(page),
+        reconstructed=written.done,
+        failed=failed,
+        refinement=gain,
+        seconds=time.monotonic() - started,
+    )
 
 
-def export_reconstruction(folder: Path, found: Reconstruction, index: int, camera: Camera) -> list[Path]:
-    """Write the maps and the mesh of one image; the mesh is the canonical object where the model has one."""
-    written = write_maps(folder, found, index)
-    if found.canonical_depth is not None:
-        depth = found.canonical_depth[index]
-        mask = object_mask(depth)
-        textures = (found.canonical_albedo, found.canonical_image, found.image)
-    elif found.depth is not None:
-        depth = found.depth[index]
-        mask = torch.ones_like(depth, dtype=torch.bool) if found.mask is None else found.mask[index]
-        textures = (found.albedo, found.reconstruction, found.image)
-    else:
-        return written
-    texture = next(texture for texture in textures if texture is not None)[index]
-    if mask.any():
-        written += write_obj(folder / "mesh.obj", mesh_from_depth(depth, camera, mask=mask), texture)
-    return written
+def _entry(crop: Crop, out: Path) -> Reconstructed:
+    source = crop.source
+    return Reconstructed(image=str(source.path), folder=str(out / crop.name), frame=source.frame, box=crop.box)
 
 
-def _batches(inputs: Sequence[Input], size: int, batch_size: int) -> Iterator[tuple[list[Input], Tensor, list[Failed]]]:
-    """The inputs that can be read, their images (B, 3, H, W) in [0, 1], and those that cannot."""
-    for start in range(0, len(inputs), batch_size):
-        good: list[Input] = []
-        images: list[Tensor] = []
-        broken: list[Failed] = []
-        for item in inputs[start : start + batch_size]:
-            try:
-                pixels = read_image(item.path, crop=CentreCrop(), size=size)
-            except DataError as error:
-                remedy = f" ({error.remedy})" if error.remedy else ""
-                broken.append(Failed(image=str(item.path), reason=error.message + remedy))
-            else:
-                good.append(item)
-                images.append(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255)
-        yield good, torch.stack(images) if images else torch.empty(0, 3, size, size), broken
+def _do(trained: TrainedModel, crops: Sequence[Crop], out: Path, outputs: Outputs) -> list[Result]:
+    """Reconstruct a batch and write what there is of it."""
+    results = reconstructed(trained, crops)
+    for result, crop in zip(results, crops, strict=True):
+        write_outputs(result, out / crop.name, outputs, page="pages" in outputs.kinds)
+    return results
 
 
-def _joined(parts: Sequence[Reconstruction]) -> Reconstruction:
-    joined: dict[str, Any] = {
+@contextmanager
+def _working_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each take whole batches, with one core each: small networks leave cores idle when shared."""
+    import numba
+
+    numba.set_num_threads(numba.get_num_threads())  # the first of these calls must not come from two threads at once
+    before = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)  # new threads take it over
+    try:
+        with ThreadPoolExecutor(usable_cores(), initializer=numba.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
+
+
+def reconstructed(trained: TrainedModel, crops: Sequence[Crop]) -> list[Result]:
+    """The results of a batch of crops, on the model's device."""
+    if not crops:
+        return []
+    with torch.inference_mode():
+        found: Reconstruction = trained.network.reconstruct(stacked(crops).to(trained.device))  # type: ignore[operator]
+    # One copy for the whole batch: results are written and looked at from the CPU.
+    found = found.to("cpu")
+    return [
+        Result(found.at(index), trained.camera, as_tensor(crop.photo), crop.name, crop.box)
+        for index, crop in enumerate(crops)
+    ]
+
+
+def stacked(crops: Sequence[Crop]) -> Tensor:
+    """What the model sees, (B, 3, H, W) in [0, 1]."""
+    return torch.stack([as_tensor(crop.pixels) for crop in crops])
+
+
+def as_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
+    """(H, W, 3) uint8 → (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+
+
+def joined(parts: Sequence[Reconstruction]) -> Reconstruction:
+    """Several batches as one."""
+    together: dict[str, Any] = {
         f.name: torch.cat([getattr(part, f.name) for part in parts])
         for f in fields(Reconstruction)
         if isinstance(getattr(parts[0], f.name), Tensor)
     }
-    return replace(parts[0], **joined)
+    return replace(parts[0], **together)
 
 
-def _first(found: Reconstruction, count: int) -> Reconstruction:
-    values = {f.name: getattr(found, f.name) for f in fields(found)}
-    kept: dict[str, Any] = {name: value[:count] for name, value in values.items() if isinstance(value, Tensor)}
-    return replace(found, **kept)
+def _claim(out: Path) -> None:
+    """Make the output folder and write to it, so that a place that cannot be written is known before any work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".recon-writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise disk_error(error, out) from error
+
+
+def _crops(
+    sources: Sequence[Source], finder: Finder, video: VideoFrames, ahead: int, progress: Progress
+) -> Iterator[Crop | Failed]:
+    """Every crop of every source in order, and what failed; pictures are read by threads, some way ahead."""
+    with progress.task("reconstructing", len(sources), "img") as task, ThreadPoolExecutor(usable_cores()) as pool:
+        waiting: deque[tuple[Source, Future[list[Crop | Failed]] | None]] = deque()
+        remaining = iter(sources)
+        while True:
+            for source in islice(remaining, ahead - len(waiting)):
+                waiting.append((source, None if is_video(source.path) else pool.submit(_of_picture, source, finder)))
+            if not waiting:
+                return
+            source, future = waiting.popleft()
+            yield from future.result() if future is not None else _of_video(source, finder, video)
+            task.advance()
+
+
+def _of_picture(source: Source, finder: Finder) -> list[Crop | Failed]:
+    try:
+        return [*finder.crops(read_image(source.path), source)]
+    except DataError as error:
+        return [_failed(source, error)]
+
+
+def _of_video(source: Source, finder: Finder, video: VideoFrames) -> Iterator[Crop | Failed]:
+    """The crops of a video; a frame without an object is passed over, a video without any has failed."""
+    empty = True
+    try:
+        for frame, image in video_sources(source, every=video.every, limit=video.limit):
+            try:
+                crops = finder.crops(image, frame)
+            except DataError:
+                continue
+            empty = False
+            yield from crops
+    except DataError as error:
+        yield _failed(source, error)
+        return
+    if empty:
+        yield Failed(image=source.label, reason="no face was found in any of its frames that were looked at")
+
+
+def _failed(source: Source, error: DataError) -> Failed:
+    remedy = f" ({error.remedy})" if error.remedy else ""
+    return Failed(image=source.label, reason=error.message + remedy)
+
+
+def _batches(found: Iterable[Crop | Failed], size: int) -> Iterator[tuple[list[Crop], list[Failed]]]:
+    crops: list[Crop] = []
+    broken: list[Failed] = []
+    for item in found:
+        if isinstance(item, Failed):
+            broken.append(item)
+        else:
+            crops.append(item)
+        if len(crops) == size:
+            yield crops, broken
+            crops, broken = [], []
+    if crops or broken:
+        yield crops, broken
+
+
+def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path:
+    """One page over the first results, with links to their meshes; a single result's page holds its mesh."""
+    from recon_toolkit.export.viewer import viewer_document
+    from recon_toolkit.files import write_text
+
+    shown, count = written.shown[:PAGE_OBJECTS], len(written.done)
+    if count == 1:
+        write_text(out / PAGE, shown[0].page())
+        return out / PAGE
+    meshes = [f"mesh.{kind}" for kind in ("glb", "obj", "ply", "stl") if kind in outputs.kinds]
+    scenes = [
+        result.scene({mesh: (Path(done.folder).relative_to(out) / mesh).as_posix() for mesh in meshes})
+        for result, done in zip(shown, written.done, strict=False)
+    ]
+    rest = f"The first {len(shown)} of {count}." if count > len(shown) else ""
+    write_text(out / PAGE, viewer_document(f"{count} reconstructions", scenes, intro=rest))
+    return out / PAGE

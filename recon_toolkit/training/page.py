@@ -9,9 +9,11 @@ from pathlib import Path
 from recon_toolkit.export.html import document
 from recon_toolkit.files import write_text, writing
 from recon_toolkit.training.log import read_log
+from recon_toolkit.training.objects import OBJECTS
 from recon_toolkit.training.summary import RunSummary
 
 PAGE, CURVES = "index.html", "curves.png"
+_STYLE = "iframe { width: 100%; height: 46rem; border: 1px solid var(--line); border-radius: .3rem; }"
 
 
 def write_page(run: Path, summary: RunSummary) -> None:
@@ -26,6 +28,7 @@ def write_page(run: Path, summary: RunSummary) -> None:
         _scores(summary),
         _findings(summary),
         _picture("contact_sheet.png", "Held-out images and what the model makes of them", run),
+        _objects(run),
         _picture(CURVES, "Loss and scores over the steps of training", run),
         "<h2>Over the course of training</h2>",
         *(
@@ -47,7 +50,7 @@ def write_page(run: Path, summary: RunSummary) -> None:
         )
         + "</p>",
     ]
-    write_text(run / PAGE, document(summary.pipeline, "\n".join(parts)))
+    write_text(run / PAGE, document(summary.pipeline, "\n".join(parts), style=_STYLE))
 
 
 def _scores(summary: RunSummary) -> str:
@@ -95,6 +98,15 @@ def _picture(name: str, caption: str, run: Path) -> str:
     if not (run / name).is_file():
         return ""
     return f'<figure><img src="{name}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _objects(run: Path) -> str:
+    if not (run / OBJECTS).is_file():
+        return ""
+    return (
+        f'<h2>In 3D</h2><p>Some of them to turn; also as <a href="{OBJECTS}">a page of its own</a>.</p>'
+        f'<iframe src="{OBJECTS}" title="Held-out images in 3D" loading="lazy"></iframe>'
+    )
 
 
 def _write_curves(run: Path) -> None:

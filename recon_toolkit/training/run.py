@@ -16,11 +16,10 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_losses, build_model
-from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
+from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import CheckpointError, ReconError
 from recon_toolkit.files import write_text
-from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch
@@ -35,8 +34,9 @@ from recon_toolkit.training.objective import Objective
 from recon_toolkit.training.reporter import Reporter
 from recon_toolkit.training.run_data import open_splits
 from recon_toolkit.training.summary import RunSummary
+from recon_toolkit.training.trained import PIPELINE
 
-PIPELINE, ENVIRONMENT, LOCK = "pipeline.yaml", "environment.json", ".lock"
+ENVIRONMENT, LOCK = "environment.json", ".lock"
 #: What a run writes before its first checkpoint.
 _FIRST_FILES = {PIPELINE, ENVIRONMENT, BUDGET, "metrics.jsonl"}
 _PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -121,29 +121,6 @@ def run_pipeline(
         summary = runner.finish()
         log.close()
         return summary
-
-
-def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Module, ResolvedPipeline]:
-    """The model of a run with its trained weights, ready to reconstruct, and its pipeline.
-
-    Args:
-        run: a run folder.
-        host: the loaded plugins.
-        device: where the model goes.
-
-    Raises:
-        CheckpointError: not a run, no weights yet, or weights that cannot be read.
-    """
-    recorded = run / PIPELINE
-    if not recorded.is_file():
-        raise CheckpointError(
-            f"not a run folder: it has no {PIPELINE}", where=str(run), remedy="name a folder that `recon run` made"
-        )
-    tensors, source = files.inference_weights(run)
-    resolved = load_pipeline(recorded, [], host)
-    model = build_model(resolved)
-    files.load_weights(model, tensors, str(source))
-    return model.to(device).eval(), resolved
 
 
 def _record(out: Path, resolved: ResolvedPipeline, record: Environment, saved: files.Checkpoint | None) -> None:

@@ -1,0 +1,87 @@
+"""``recon demo``: drop a photograph on a web page and turn it in 3D."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recon_toolkit.cli.common import DisabledPlugins, PluginFiles, plugin_host, progress_of, torch_device
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("demo", short_help="Serve a web page that turns photographs into 3D.")(demo)
+
+
+def demo(
+    context: typer.Context,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN", help="Use the model of this run folder.", show_default=False)
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="Use the model of this weights file.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="Use this bundled model; the only one by default.", show_default=False
+        ),
+    ] = None,
+    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds faces.")] = "haar-faces",
+    detector_set: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--detector-set",
+            metavar="KEY=VALUE",
+            help="Set an option of it, e.g. kinds=cat (repeatable).",
+            show_default=False,
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Where to listen; only this machine by default.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
+    open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+    faces: Annotated[int, typer.Option("--faces", min=1, max=50, help="Most faces per picture.")] = 8,
+    upload_limit: Annotated[
+        float, typer.Option("--upload-limit", min=0.01, max=1000, metavar="MB", help="Largest upload.")
+    ] = 15,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    plugins: PluginFiles = None,
+    disabled: DisabledPlugins = None,
+) -> None:
+    """Serve a web page that turns photographs into 3D, until Ctrl-C.
+
+    Pictures are kept neither on the disk nor in memory, and their names are not written anywhere. Without --run or
+    --weights, it uses the model that comes with the package. It needs: pip install 'recon-toolkit[demo]'.
+
+    \b
+    Examples:
+      recon demo
+      recon demo --run runs/faces --port 0 --no-open
+    """
+    from recon_toolkit.demo.server import check_extra
+
+    check_extra()
+    from recon_toolkit.demo.limits import MEGABYTE, Limits
+    from recon_toolkit.demo.listen import address_of, listen, listens_to_this_machine_only
+
+    listening = listen(host, port)  # before the model is loaded: a port that is taken is known at once
+    with listening:
+        from recon_toolkit.demo.app import Demo
+        from recon_toolkit.demo.browser import show
+        from recon_toolkit.demo.server import serve
+        from recon_toolkit.reconstructor import Reconstructor, load_detector
+
+        chosen = torch_device(device)
+        found = plugin_host(context, plugins, disabled)
+        finder = load_detector(detector, found, detector_set or ())
+        loaded = Reconstructor.load(run=run, weights=weights, model=model, detector=finder, device=chosen, host=found)
+        local = listens_to_this_machine_only(listening)
+        limits = Limits(upload_bytes=round(upload_limit * MEGABYTE), faces=faces)
+        address = address_of(listening)
+        if not local:
+            progress_of(context).warn(f"anyone who can reach port {listening.getsockname()[1]} here can send pictures")
+        print(f"look at {address} (Ctrl-C ends this)", flush=True)
+        serve(Demo(loaded, limits, loopback=local), listening, lambda: show(address) if open_browser else None)

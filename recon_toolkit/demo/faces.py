@@ -1,0 +1,76 @@
+"""From the bytes of a picture to the page with its faces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_toolkit.data.decode import MAX_PIXELS, SUPPORTED, decode_image
+from recon_toolkit.demo.refusal import Refusal
+from recon_toolkit.errors import DataError
+from recon_toolkit.export.mesh_files import glb_bytes
+
+if TYPE_CHECKING:
+    from recon_toolkit.export.viewer import ViewerScene
+    from recon_toolkit.reconstructor import Reconstructor
+    from recon_toolkit.result import Result
+
+#: What to do about a picture without a face.
+_NO_FACE = (
+    "Take one in which a face is upright, sharp and turned towards the camera; or cut it out by hand, so that it fills "
+    "a square, and tick “The picture is a crop already”"
+)
+
+
+def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, faces: int) -> list[ViewerScene]:
+    """The faces in a picture, ready to be shown, the most certain first.
+
+    Args:
+        data: an image file.
+        reconstructor: the model; its detector is left out where ``crop`` says so.
+        crop: one face fills the picture.
+        faces: most of them.
+
+    Raises:
+        Refusal: no image (415), too many pixels (413), damaged (400), or without a face (422).
+    """
+    picture = decoded(data)
+    if crop:
+        reconstructor = replace(reconstructor, detector=None)
+    try:
+        results = reconstructor.reconstruct_all(picture, limit=faces)
+        names = ["Face"] if len(results) == 1 else [f"Face {n}" for n in range(1, len(results) + 1)]
+        return [_scene(replace(result.to("cpu"), name=name)) for result, name in zip(results, names, strict=True)]
+    except DataError as error:
+        raise Refusal(422, _sentence(error.message), _NO_FACE) from None
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3); what it is, its first bytes tell, and not its name.
+
+    Raises:
+        Refusal: no image (415), too many pixels (413), or damaged (400).
+    """
+    try:
+        return decode_image(data)
+    except DataError as error:
+        raise Refusal(_status(error), _sentence(error.message), _sentence(error.remedy or "")) from None
+
+
+def _status(error: DataError) -> int:
+    if error.remedy == SUPPORTED:
+        return 415
+    return 413 if f"{MAX_PIXELS:,}" in error.message else 400
+
+
+def _scene(result: Result) -> ViewerScene:
+    mesh = glb_bytes(result.mesh(), result.texture())
+    return result.scene({f"{result.name.lower().replace(' ', '-')}.glb": mesh})
+
+
+def _sentence(text: str) -> str:
+    """With a capital, for people who see it without a file's name before it."""
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,179 @@
+"""A site on a port of this machine, for reading only."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+import secrets
+import socket
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote, urlsplit
+
+from recon_toolkit.demo.guard import HEADERS, ICON, names_this_machine
+from recon_toolkit.demo.site import Site
+
+#: Pages may show what lies beside them, and neither read it by script nor send anything.
+POLICY = (
+    "default-src 'none'; img-src 'self' data: blob:; media-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
+    "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+#: Types that not every system's table knows.
+_TYPES = {
+    ".glb": "model/gltf-binary", ".obj": "text/plain", ".mtl": "text/plain", ".stl": "model/stl", ".md": "text/plain",
+    ".yaml": "text/plain", ".yml": "text/plain", ".jsonl": "text/plain", ".csv": "text/plain", ".tex": "text/plain",
+    ".log": "text/plain", ".json": "application/json", ".js": "text/javascript", ".mp4": "video/mp4",
+    ".webp": "image/webp",
+}  # fmt: skip
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class SiteServer(ThreadingHTTPServer):
+    """Serves a :class:`~recon_toolkit.demo.site.Site` below a random folder name.
+
+    Other users of this machine can reach its ports as well: without the address, they see nothing.
+
+    Args:
+        site: what is served.
+        listening: from :func:`recon_toolkit.demo.listen.listen`, on the loopback device.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, site: Site, listening: socket.socket) -> None:
+        super().__init__(listening.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening
+        self.site = site
+        self.prefix = f"/{secrets.token_urlsafe(9)}/"
+
+    @property
+    def start(self) -> str:
+        """The path of the first page."""
+        return self.prefix + quote(self.site.start)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A reader that left is nothing to report."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: SiteServer
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """A file, or the list of pages."""
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        """Its headers."""
+        self._answer(body=False)
+
+    def version_string(self) -> str:
+        """The Server header."""
+        return "recon"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing is logged."""
+
+    def end_headers(self) -> None:
+        """With what every answer says."""
+        for name, value in (HEADERS | {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}).items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def _answer(self, *, body: bool) -> None:
+        if not names_this_machine(self.headers.get("Host", "")):
+            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
+            return
+        path, prefix = urlsplit(self.path).path, self.server.prefix
+        if path == ICON:
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+            return
+        if not secrets.compare_digest(path[: len(prefix)].encode(), prefix.encode()):
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        place = path[len(prefix) :]
+        if not place and not self.server.site.start:
+            self._text(self.server.site.listing(), body)
+            return
+        file = self.server.site.file(f"{place}index.html" if not place or place.endswith("/") else place)
+        if file is None and not place.endswith("/") and self.server.site.file(f"{place}/index.html") is not None:
+            self._redirect(f"{path}/")
+        elif file is None:
+            self.send_error(HTTPStatus.NOT_FOUND)
+        else:
+            self._file(file, body)
+
+    def _text(self, text: str, body: bool) -> None:
+        data = text.encode()
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def _redirect(self, path: str) -> None:
+        self.send_response(HTTPStatus.MOVED_PERMANENTLY)
+        self.send_header("Location", path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _file(self, path: Path, body: bool) -> None:
+        try:
+            file = path.open("rb")
+        except OSError:
+            self.send_error(HTTPStatus.NOT_FOUND)
+            return
+        with file:
+            size = file.seek(0, 2)
+            first, end = _part(self.headers.get("Range", ""), size)
+            if first >= end and size:
+                self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+                self.send_header("Content-Range", f"bytes */{size}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            whole = (first, end) == (0, size)
+            self.send_response(HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT)
+            self.send_header("Content-Type", _type(path))
+            self.send_header("Accept-Ranges", "bytes")
+            if not whole:
+                self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
+            self.send_header("Content-Length", str(end - first))
+            self.end_headers()
+            if body:
+                file.seek(first)
+                self._copy(file, end - first)
+
+    def _copy(self, file: IO[bytes], count: int) -> None:
+        while count > 0:
+            data = file.read(min(count, 1 << 18))
+            if not data:  # the file has become shorter: what was promised cannot be sent
+                self.close_connection = True
+                return
+            self.wfile.write(data)
+            count -= len(data)
+
+
+def _part(wanted: str, size: int) -> tuple[int, int]:
+    """First byte and the one after the last of a Range header; the whole file where it asks for anything unusual."""
+    match = _RANGE.fullmatch(wanted)
+    if match is None or not any(match.groups()):
+        return 0, size
+    first, last = match.groups()
+    if not first:
+        return max(0, size - int(last)), size
+    return int(first), min(int(last) + 1, size) if last else size
+
+
+def _type(path: Path) -> str:
+    kind = _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return f"{kind}; charset=utf-8" if kind.startswith("text/") or kind == "application/json" else kind

@@ -1,0 +1,6 @@
+"""A page to look at reconstructed faces in 3D: one HTML file that needs no network and no server."""
+
+from recon_toolkit.export.viewer.page import viewer_document, viewer_part
+from recon_toolkit.export.viewer.scene import ViewerScene, scene_of
+
+__all__ = ["ViewerScene", "scene_of", "viewer_document", "viewer_part"]

@@ -1,0 +1,131 @@
+"""The page itself: HTML, style and script in one file that opens from disk."""
+
+from __future__ import annotations
+
+import html
+import mimetypes
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import PurePosixPath
+from urllib.parse import quote
+
+from recon_toolkit.export.viewer.payload import data_address, picture_address, scene_json
+from recon_toolkit.export.viewer.scene import ViewerScene
+
+#: In the order in which they build on each other.
+SCRIPTS = ("geometry.js", "shaders.js", "renderer.js", "controls.js", "viewer.js")
+#: The page may run and show what it holds, and fetch or send nothing.
+POLICY = (
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'"
+)
+#: Types that not every system's table knows.
+_TYPES = {".glb": "model/gltf-binary", ".obj": "model/obj", ".mtl": "model/mtl", ".stl": "model/stl"}
+
+
+def viewer_document(title: str, scenes: Iterable[ViewerScene], *, intro: str = "") -> str:
+    """A whole page with one face or several to turn, light and take away.
+
+    It needs a browser with WebGL 2 and nothing else: no network, no server. Without WebGL 2 it shows still pictures.
+
+    Args:
+        title: plain text.
+        scenes: the faces; more than one get a strip of small pictures to choose from.
+        intro: plain text below the title.
+
+    Raises:
+        DataError: a scene's mask leaves nothing to show.
+        ValueError: there is no scene, or a tensor of the wrong shape.
+    """
+    lead = f'<p class="rv-intro">{html.escape(intro)}</p>\n' if intro else ""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+        f"<title>{html.escape(title)}</title></head>\n"
+        f'<body class="rv-page"><main>\n<h1>{html.escape(title)}</h1>\n{lead}{_part(scenes, greet=True)}\n'
+        "</main></body></html>\n"
+    )
+
+
+def viewer_part(scenes: Iterable[ViewerScene]) -> str:
+    """The same as a part of another page: one ``section`` with its style and script.
+
+    Here the wheel zooms only once the view has been clicked, so that it does not catch readers who scroll by. Several
+    parts may stand on a page; each holds one WebGL context, of which browsers allow about a dozen.
+
+    Args:
+        scenes: the faces.
+
+    Raises:
+        DataError: a scene's mask leaves nothing to show.
+        ValueError: there is no scene, or a tensor of the wrong shape.
+    """
+    return _part(scenes, greet=False)
+
+
+def _part(scenes: Iterable[ViewerScene], *, greet: bool) -> str:
+    results = [_result(scene) for scene in scenes]
+    if not results:
+        raise ValueError("a page needs at least one face")
+    return (
+        f"<style>\n{_asset('viewer.css')}</style>\n"
+        f'<section class="rv"{" data-greet" if greet else ""} aria-label="Faces in 3D">\n{_asset("controls.html")}'
+        f"{''.join(results)}</section>\n<script>\n{script()}</script>"
+    )
+
+
+@cache
+def script() -> str:
+    """The viewer's whole script, as one function that leaves no names behind."""
+    return '(() => {\n"use strict";\n' + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"
+
+
+@cache
+def _asset(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _result(scene: ViewerScene) -> str:
+    shown = {"Input": scene.input}
+    if scene.reconstruction is not None:
+        shown["Reconstruction"] = scene.reconstruction
+    shown |= scene.maps
+    figures = "".join(
+        f'<figure><img src="{picture_address(image)}" alt="{html.escape(f"{caption} of {scene.name}")}" '
+        f'width="{image.shape[-1]}" height="{image.shape[-2]}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+        for caption, image in shown.items()
+    )
+    return (
+        f'<article class="rv-result" data-name="{html.escape(scene.name)}">\n'
+        f'<div class="rv-pictures">{figures}</div>\n'
+        f'<div class="rv-details"><h2>{html.escape(scene.name)}</h2>{_facts(scene.facts)}{_downloads(scene)}</div>\n'
+        f'<script type="application/json">{scene_json(scene)}</script>\n</article>\n'
+    )
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    rows = "".join(f"<dt>{html.escape(label)}</dt><dd>{html.escape(value)}</dd>" for label, value in facts)
+    return f'<dl class="rv-facts">{rows}</dl>' if rows else ""
+
+
+def _downloads(scene: ViewerScene) -> str:
+    links = []
+    for name, content in scene.downloads.items():
+        size = ""
+        if isinstance(content, str):
+            address = quote(content)  # with its colons, so that no path can be a scheme
+        else:
+            suffix = PurePosixPath(name).suffix.lower()
+            kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+            address = data_address(content, kind)
+            size = f" <small>{_size(len(content))}</small>"
+        escaped = html.escape(name)
+        links.append(f'<li><a href="{address}" download="{escaped}">{escaped}{size}</a></li>')
+    return f'<ul class="rv-files" aria-label="Downloads">{"".join(links)}</ul>' if links else ""
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{max(1, round(count / 1000))} kB"

@@ -1,0 +1,1 @@
+"""From pictures to reconstructions: finding the object, cropping, the trained model, and what is written."""

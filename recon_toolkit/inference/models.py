@@ -1,0 +1,153 @@
+"""Finding and loading a trained model: of a run, of a weights file, or one that a plugin brings along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import nn
+
+from recon_toolkit.assembly import build_model
+from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
+from recon_toolkit.errors import CheckpointError, PluginError, ReconError
+from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.nearest import suggestion
+from recon_toolkit.plugins import PluginHost, load_plugins
+from recon_toolkit.training import checkpoint as files
+from recon_toolkit.training.trained import load_run
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with trained weights, and the pipeline it was trained with.
+
+    Attributes:
+        network: ready to reconstruct (:class:`~recon_toolkit.structures.Reconstructs`), in evaluation mode.
+        resolved: its pipeline.
+        source: where the weights came from, for people.
+        device: where it is.
+    """
+
+    network: nn.Module
+    resolved: ResolvedPipeline
+    source: str
+    device: torch.device
+
+    @property
+    def camera(self) -> Camera:
+        """The camera of all its pictures."""
+        return Camera(self.resolved.pipeline.camera.fov)
+
+    @property
+    def image_size(self) -> int:
+        """Side of its pictures in pixels."""
+        return self.resolved.pipeline.image_size
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """Weights that a plugin brings along, and the page that says what they are."""
+
+    name: str
+    provider: str
+    path: Path
+
+    @property
+    def card(self) -> Path:
+        """The model card, beside the weights."""
+        return self.path.with_suffix(".md")
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the card below its title."""
+        if not self.card.is_file():
+            return ""
+        lines = (line.strip() for line in self.card.read_text(encoding="utf-8").splitlines())
+        return next((line for line in lines if line and not line.startswith("#")), "")
+
+
+def bundled_models(host: PluginHost) -> list[BundledModel]:
+    """Every model that a plugin brings along, by name."""
+    found = [
+        BundledModel(path.stem, provider, path)
+        for provider, folder in host.model_folders()
+        for path in sorted(folder.glob("*.safetensors"))
+    ]
+    return sorted(found, key=lambda model: (model.name, model.provider))
+
+
+def load_model(
+    *,
+    run: str | Path | None = None,
+    weights: str | Path | None = None,
+    model: str | None = None,
+    device: torch.device | str = "cpu",
+    host: PluginHost | None = None,
+) -> TrainedModel:
+    """A trained model: of the run folder ``run``, of the file ``weights``, or the bundled one called ``model``.
+
+    Without any of the three, the bundled model, if there is just one.
+
+    Args:
+        run: a run folder.
+        weights: a safetensors file of a run, or one that ``recon import`` wrote; it holds its pipeline.
+        model: the name of a bundled model.
+        device: where it goes.
+        host: the plugins; a fresh :func:`~recon_toolkit.plugins.load_plugins` by default.
+
+    Raises:
+        CheckpointError: there is no such run or file, or its weights cannot be read.
+        ReconError: more than one was named, or the model does not reconstruct photographs.
+        PluginError: there is no such bundled model.
+    """
+    named = [name for name, value in (("run", run), ("weights", weights), ("model", model)) if value is not None]
+    if len(named) > 1:
+        raise ReconError(f"{' and '.join(named)} name a model each", remedy="give one of them")
+    host = load_plugins() if host is None else host
+    if run is not None:
+        network, resolved = load_run(Path(run), host, str(device))
+        source = str(run)
+    else:
+        path = Path(weights) if weights is not None else _bundled(model, host).path
+        network, resolved = _load_weights(path, host)
+        network, source = network.to(device).eval(), path.stem if weights is None else str(path)
+    if not hasattr(network, "reconstruct"):
+        raise ReconError(
+            f"its model '{resolved.pipeline.model.name}' does not reconstruct photographs",
+            where=source,
+            remedy="name one that does",
+        )
+    return TrainedModel(network, resolved, source, next(network.parameters()).device)
+
+
+def _bundled(name: str | None, host: PluginHost) -> BundledModel:
+    found = bundled_models(host)
+    names = [model.name for model in found]
+    if name is None and len(found) == 1:
+        return found[0]
+    if name is None:
+        message = "no trained model comes with the installed plugins" if not found else "there are several models"
+        remedy = "name a run or a weights file" if not found else f"name one of {', '.join(names)}"
+        raise PluginError(message, remedy=remedy)
+    chosen = [model for model in found if model.name == name]
+    if not chosen:
+        raise PluginError(f"there is no bundled model '{name}'", remedy=suggestion(name, names))
+    return chosen[0]
+
+
+def _load_weights(path: Path, host: PluginHost) -> tuple[nn.Module, ResolvedPipeline]:
+    """The model of a weights file, built from the pipeline in the file's metadata."""
+    if path.is_dir():
+        raise CheckpointError("is a folder, not a weights file", where=str(path), remedy="name a run with --run")
+    stored = files.load_checkpoint(path)
+    with TemporaryDirectory() as scratch:  # a pipeline is read from a file, so that its messages name lines
+        recorded = Path(scratch) / f"{path.stem}.yaml"
+        recorded.write_text(stored.pipeline, encoding="utf-8")
+        resolved = load_pipeline(recorded, [], host)
+    network = build_model(resolved)
+    # A training checkpoint holds averaged weights beside the raw ones; those are what a run ends with.
+    tensors = stored.part("average") or stored.part("model")
+    files.load_weights(network, {name: tensor.float() for name, tensor in tensors.items()}, str(path))
+    return network, resolved

@@ -1,0 +1,164 @@
+"""What is written of a reconstruction, and writing it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from recon_toolkit.errors import DataError
+from recon_toolkit.export.maps import write_maps
+from recon_toolkit.nearest import suggestion
+from recon_toolkit.result import TEXTURES, Result
+
+#: Everything that can be written, with what it is.
+OUTPUTS = {
+    "maps": "depth, normals, albedo, shading, confidence, mask and views as pictures and arrays",
+    "exr": "depth and normals as OpenEXR",
+    "glb": "mesh.glb, the mesh with its texture in one file, for Blender, browsers and phones",
+    "obj": "mesh.obj with mesh.mtl and mesh.png",
+    "ply": "mesh.ply with colours at its vertices",
+    "stl": "mesh.stl, a closed solid in millimetres for 3D printing",
+    "page": "index.html, which shows all objects in 3D",
+    "pages": "an index.html in each object's own folder",
+    "turntable": "turntable.mp4, the object turning",
+    "relight": "relight.mp4, the light going around it",
+}
+DEFAULT_OUTPUTS = ("maps", "glb", "obj", "page")
+MESHES = ("glb", "obj", "ply")
+VIDEO_FORMATS = ("mp4", "gif")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What to write of each reconstruction.
+
+    Args:
+        kinds: some of :data:`OUTPUTS`.
+        size: side of maps and videos in pixels; the model's own for maps and 256 for videos if None.
+        texture: what meshes wear: ``photo``, ``model`` or ``albedo``.
+        height: height of the printed solid (STL) in millimetres.
+        video: ``mp4`` or ``gif``.
+    """
+
+    kinds: frozenset[str] = field(default_factory=lambda: frozenset(DEFAULT_OUTPUTS))
+    size: int | None = None
+    texture: str = "photo"
+    height: float = 60.0
+    video: str = "mp4"
+
+    def __post_init__(self) -> None:
+        for kind in sorted(self.kinds):
+            if kind not in OUTPUTS:
+                raise DataError(f"there is no output '{kind}'", remedy=suggestion(kind, OUTPUTS))
+        for value, known, what in ((self.texture, TEXTURES, "texture"), (self.video, VIDEO_FORMATS, "video format")):
+            if value not in known:
+                raise DataError(f"there is no {what} '{value}'", remedy=suggestion(value, known))
+        if self.size is not None and not 8 <= self.size <= 4096:
+            raise DataError(f"a size of {self.size} pixels is outside 8 to 4096", remedy="choose another size")
+        if not 1 <= self.height <= 2000:
+            raise DataError(f"a height of {self.height:g} mm is outside 1 to 2000", remedy="choose another height")
+
+    @classmethod
+    def of(cls, kinds: Iterable[str] | None) -> Outputs:
+        """The default outputs, or those named."""
+        return cls() if kinds is None else cls(frozenset(kinds))
+
+
+def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool = True) -> list[Path]:
+    """Write what ``outputs`` names of one result into ``folder``.
+
+    Args:
+        result: on any device.
+        folder: made where it is missing.
+        outputs: what.
+        page: False leaves the page out, for a batch that has one for all.
+
+    Raises:
+        DataError: the disk cannot be written, or an output cannot be made of this model's maps.
+    """
+    result = result.to("cpu")
+    kinds = outputs.kinds
+    written: list[Path] = []
+    if "maps" in kinds:
+        written += write_maps(folder, _sized(result, outputs).found, 0)
+    if "exr" in kinds:
+        written += _write_exr(_sized(result, outputs), folder)
+    if kinds & {*MESHES, "stl"} and _has_surface(result):
+        written += _write_meshes(result, folder, outputs)
+    if kinds & {"turntable", "relight"}:
+        written += _write_videos(result, folder, outputs)
+    if page and kinds & {"page", "pages"}:
+        from recon_toolkit.files import write_text
+
+        write_text(folder / "index.html", result.page())
+        written.append(folder / "index.html")
+    return written
+
+
+def _has_surface(result: Result) -> bool:
+    return result.found.canonical_depth is not None or result.found.depth is not None
+
+
+def _sized(result: Result, outputs: Outputs) -> Result:
+    if outputs.size is None or outputs.size == result.found.image.shape[-1]:
+        return result
+    from recon_toolkit.export.sizes import resized_maps
+
+    found = resized_maps(result.found, outputs.size, camera=result.camera)
+    return Result(found, result.camera, result.photo, result.name, result.box)
+
+
+def _write_exr(result: Result, folder: Path) -> list[Path]:
+    from recon_toolkit.export.exr import write_exr
+
+    if result.depth is None:
+        return []
+    depth = result.depth if result.mask is None else result.depth.where(result.mask, torch.nan)
+    normals = None if result.normals is None else result.normals.numpy()
+    write_exr(folder / "depth.exr", depth.numpy(), normals=normals)
+    return [folder / "depth.exr"]
+
+
+def _write_meshes(result: Result, folder: Path, outputs: Outputs) -> list[Path]:
+    from recon_toolkit.export.mesh_files import write_mesh
+    from recon_toolkit.export.solid import solid
+
+    written: list[Path] = []
+    surface = result.mesh()
+    texture = result.texture(outputs.texture)
+    for suffix in MESHES:
+        if suffix in outputs.kinds:
+            written += write_mesh(folder / f"mesh.{suffix}", surface, texture)
+    if "stl" in outputs.kinds:
+        written += write_mesh(folder / "mesh.stl", solid(surface, height=outputs.height), None)
+    return written
+
+
+def _albedo(result: Result) -> Tensor:
+    """The photograph without its light, which is sharper than the model's albedo; that where there is no shading."""
+    from recon_toolkit.export.texture import albedo_from_photo
+
+    if result.found.canonical_shading is None:
+        return result.texture("albedo")
+    return albedo_from_photo(result.photo_texture, result.found)
+
+
+def _write_videos(result: Result, folder: Path, outputs: Outputs) -> Sequence[Path]:
+    from recon_toolkit.export.turntable import relighting, turntable
+    from recon_toolkit.export.video import write_video
+
+    size = outputs.size or 256
+    written = []
+    if "turntable" in outputs.kinds:
+        path = folder / f"turntable.{outputs.video}"
+        write_video(path, turntable(result.found, result.camera, result.texture(outputs.texture), size=size))
+        written.append(path)
+    if "relight" in outputs.kinds and result.light is not None:
+        path = folder / f"relight.{outputs.video}"
+        write_video(path, relighting(result.found, result.camera, _albedo(result), size=size))
+        written.append(path)
+    return written

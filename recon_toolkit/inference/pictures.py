@@ -1,0 +1,153 @@
+"""Pictures and videos → crops that a model can take: decode, find the objects, cut them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image
+from recon_toolkit.detection import Detector, crop_box
+from recon_toolkit.errors import DataError
+
+#: Largest side in pixels of the photograph that is kept for textures and pages.
+PHOTO_SIDE = 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to reconstruct: an image file, or a frame of a video.
+
+    Attributes:
+        path: the file.
+        folder: where its results go, below the output folder.
+        frame: the frame's number in a video; None for an image.
+    """
+
+    path: Path
+    folder: str
+    frame: int | None = None
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return str(self.path) if self.frame is None else f"{self.path} frame {self.frame}"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square cut out of a picture.
+
+    Attributes:
+        source: the picture.
+        name: a name and folder for the result; ends in ``-face2`` and so on where a picture has several objects.
+        pixels: (S, S, 3) uint8, what the model sees.
+        photo: (P, P, 3) uint8, the same at up to :data:`PHOTO_SIDE` pixels.
+        box: x, y, width and height in the picture; None if it was taken as it is.
+    """
+
+    source: Source
+    name: str
+    pixels: NDArray[np.uint8]
+    photo: NDArray[np.uint8]
+    box: tuple[float, float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Finder:
+    """How crops are found in pictures.
+
+    Attributes:
+        size: side of the model's images in pixels.
+        detector: finds the objects; None takes the largest centred square of each picture as a crop.
+        limit: most objects per picture, the best first.
+    """
+
+    size: int
+    detector: Detector | None
+    limit: int = 50
+
+    def crops(self, image: NDArray[np.uint8], source: Source) -> list[Crop]:
+        """The crops in a picture (H, W, 3) uint8.
+
+        Raises:
+            DataError: nothing was found.
+        """
+        picture = Image.fromarray(image)
+        if self.detector is None:
+            box = CentreCrop().box(picture.width, picture.height)
+            return [self._cut(picture, box, source, source.folder, None)]
+        found = self.detector(image)[: self.limit]
+        if not found:
+            raise DataError(
+                "no face was found", where=source.label, remedy="crop it by hand so that the face fills a square, and "
+                "add --no-detect",
+            )  # fmt: skip
+        crops = []
+        for number, detection in enumerate(found, start=1):
+            box = crop_box(detection)
+            name = source.folder if len(found) == 1 else f"{source.folder}-face{number}"
+            crops.append(self._cut(picture, box, source, name, (box.x, box.y, box.width, box.height)))
+        return crops
+
+    def _cut(
+        self, picture: Image.Image, box: Box, source: Source, name: str, place: tuple[float, float, float, float] | None
+    ) -> Crop:
+        side = min(PHOTO_SIDE, max(self.size, round(box.width)))
+        photo = cut(picture, box, side, source.path)
+        pixels = photo if side == self.size else cut(picture, box, self.size, source.path)
+        return Crop(source, name, np.asarray(pixels), np.asarray(photo), place)
+
+
+def video_sources(source: Source, *, every: int, limit: int | None) -> Iterator[tuple[Source, NDArray[np.uint8]]]:
+    """Every ``every``-th frame of a video, at most ``limit`` of them, each with its picture.
+
+    Raises:
+        DataError: the video cannot be read, or breaks off; the frames before that have been yielded.
+    """
+    from recon_toolkit.data.video import read_frames
+
+    for number, image in read_frames(source.path, every=every, limit=limit):
+        yield Source(source.path, f"{source.folder}/frame-{number:06d}", number), image
+
+
+def pixels_of(picture: Any) -> NDArray[np.uint8]:
+    """A picture in any of the usual forms as (H, W, 3) uint8.
+
+    Args:
+        picture: a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or floating in [0, 1], or a
+            tensor (3, H, W) in [0, 1].
+
+    Raises:
+        DataError: a file cannot be read, or the array has another shape, type or range.
+    """
+    if isinstance(picture, str | Path):
+        return read_image(picture)
+    if isinstance(picture, Image.Image):
+        from PIL import ImageOps
+
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    if hasattr(picture, "detach"):  # a tensor: channels first
+        picture = picture.detach().cpu().float()
+        if picture.ndim != 3 or picture.shape[0] != 3:
+            raise DataError(f"a tensor {tuple(picture.shape)} is not a picture", remedy="give (3, H, W) in [0, 1]")
+        picture = picture.permute(1, 2, 0).numpy()
+    array = np.asarray(picture)
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
+        raise DataError(f"an array {array.shape} is not a picture", remedy="give (H, W, 3), uint8 or in [0, 1]")
+    array = array[..., :3]
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DataError(f"an array of {array.dtype} is not a picture", remedy="give uint8, or floats in [0, 1]")
+    if not np.isfinite(array).all() or array.min() < -1e-3 or array.max() > 1 + 1e-3:
+        raise DataError("the array's values are not all in [0, 1]", remedy="divide by the largest value there can be")
+    pixels: NDArray[np.uint8] = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    return pixels

@@ -1,0 +1,134 @@
+"""Adapting a trained model to the pictures at hand, by its own unsupervised losses."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from recon_toolkit.assembly import build_losses
+from recon_toolkit.errors import ReconError
+from recon_toolkit.inference.models import TrainedModel
+from recon_toolkit.inference.report import RefinementGain
+from recon_toolkit.progress import QUIET, Progress
+from recon_toolkit.structures import Batch
+from recon_toolkit.training.objective import Objective
+
+#: A quarter of the steps' learning rate in quick training: the shape is to move, not to be learned anew.
+LEARNING_RATE = 3e-4
+BATCH_SIZE = 16
+#: The loss is looked at so often, and the best state kept.
+CHECKS = 5
+#: Views that turn the object out of the picture lower the loss too, which is no gain.
+_LEAST_COVERAGE = 0.85
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where the model stands: its loss on the pictures, how much of them it covers, and its weights."""
+
+    loss: float
+    coverage: float
+    weights: dict[str, Tensor]
+
+
+def refined(
+    trained: TrainedModel,
+    images: Tensor,
+    steps: int,
+    *,
+    learning_rate: float = LEARNING_RATE,
+    seed: int = 0,
+    progress: Progress = QUIET,
+) -> tuple[TrainedModel, RefinementGain]:
+    """A copy of the model, trained for some steps on these pictures by its pipeline's losses.
+
+    No ground truth is used. The state with the lowest loss on the pictures is kept; that may be the first one. A state
+    that covers less of the pictures than 0.85 of what the model did is not taken: turning the object away lowers the
+    loss without being right.
+
+    Args:
+        trained: the model; it is not changed.
+        images: (N, 3, H, W) in [0, 1], H = W = the model's size.
+        steps: 1 or more; each sees at most 16 of the pictures, mirrored at random.
+        learning_rate: Adam's.
+        seed: of the order of pictures and of mirroring.
+        progress: where to show progress.
+
+    Raises:
+        ReconError: the pipeline's losses or its model need ground truth, or there is nothing to refine on.
+    """
+    if steps < 1 or not len(images):
+        raise ReconError("refining takes 1 or more steps and 1 or more pictures", remedy="give both")
+    network = copy.deepcopy(trained.network)
+    objective = Objective(build_losses(trained.resolved))
+    needs = {*objective.batch_fields, *getattr(network, "batch_fields", ("image",))} - {"image"}
+    if needs:
+        raise ReconError(
+            f"its losses compare with ground truth ({', '.join(sorted(needs))})",
+            where=trained.source,
+            remedy="refine a model that was trained without",
+        )
+    for term in objective.terms:
+        if isinstance(term.component, nn.Module):
+            term.component.to(trained.device)
+    images = images.to(trained.device)
+    generator = torch.Generator().manual_seed(seed)
+    network.train()
+    first = _state(network, objective, images)
+    best, last = first, first
+    config = trained.resolved.pipeline.training
+    optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=learning_rate)
+    every = max(1, math.ceil(steps / CHECKS))
+    with progress.task("refining", steps, "step") as task:
+        for step in range(1, steps + 1):
+            optimizer.zero_grad(set_to_none=True)
+            loss = _loss(network, objective, _draw(images, generator))
+            if not bool(loss.isfinite()):
+                break
+            loss.backward()  # type: ignore[no-untyped-call]
+            if config.clip_gradient is not None:
+                torch.nn.utils.clip_grad_norm_(network.parameters(), config.clip_gradient)
+            optimizer.step()
+            task.advance()
+            if step % every == 0 or step == steps:
+                last = _state(network, objective, images)
+                task.describe(f"refining, loss {last.loss:.3f}")
+                if last.loss < best.loss and last.coverage >= _LEAST_COVERAGE * first.coverage:
+                    best = last
+    network.load_state_dict(best.weights)
+    network.eval()
+    gain = RefinementGain(steps=steps, loss_before=first.loss, loss_after=best.loss, kept=best is not first)
+    return replace(trained, network=network, source=f"{trained.source}, refined"), gain
+
+
+def _draw(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Up to :data:`BATCH_SIZE` pictures, each mirrored or not."""
+    count = min(len(images), BATCH_SIZE)
+    chosen = images[torch.randperm(len(images), generator=generator)[:count].to(images.device)]
+    mirrored = (torch.rand(count, generator=generator) < 0.5).to(images.device)
+    return torch.where(mirrored[:, None, None, None], chosen.flip(-1), chosen)
+
+
+def _loss(network: nn.Module, objective: Objective, images: Tensor) -> Tensor:
+    batch = Batch(image=images, index=torch.arange(len(images), device=images.device))
+    return objective(network(batch), batch=batch).total
+
+
+def _state(network: nn.Module, objective: Objective, images: Tensor) -> _State:
+    """Loss and coverage over all pictures, mirrored ones too, so that no draw decides."""
+    losses, coverage = [], []
+    with torch.no_grad():
+        for chunk in torch.split(torch.cat((images, images.flip(-1))), BATCH_SIZE):
+            batch = Batch(image=chunk, index=torch.arange(len(chunk), device=chunk.device))
+            output = network(batch)
+            losses.append(float(objective(output, batch=batch).total) * len(chunk))
+            covered = output.diagnostics.get("coverage")
+            coverage.append(len(chunk) * (1.0 if covered is None else float(covered.mean())))
+    total = 2 * len(images)
+    return _State(
+        sum(losses) / total, sum(coverage) / total, {k: v.detach().clone() for k, v in network.state_dict().items()}
+    )

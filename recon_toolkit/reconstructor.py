@@ -1,0 +1,141 @@
+"""The library's front door: a trained model that takes photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recon_toolkit.config.pipeline import resolve_component
+from recon_toolkit.detection import Detector, build_detector
+from recon_toolkit.inference.batch import reconstructed, stacked
+from recon_toolkit.inference.models import TrainedModel, load_model
+from recon_toolkit.inference.pictures import Crop, Finder, Source, pixels_of
+from recon_toolkit.plugins import PluginHost, load_plugins
+from recon_toolkit.result import Result
+from recon_toolkit.structures import Reconstruction
+
+DEFAULT_DETECTOR = "haar-faces"
+
+
+def load_detector(name: str, host: PluginHost, settings: Sequence[str] = ()) -> Detector:
+    """The detector component ``name``; ``settings`` are ``option=value`` each.
+
+    Raises:
+        ConfigError: an option is wrong.
+        PluginError: there is no such detector, or it cannot be built.
+    """
+    return build_detector(resolve_component("detector", name, settings, host))
+
+
+@dataclass(frozen=True)
+class Reconstructor:
+    """Turns photographs into 3D.
+
+    >>> from recon_toolkit import Reconstructor                             # doctest: +SKIP
+    >>> result = Reconstructor.load().reconstruct("portrait.jpg")           # doctest: +SKIP
+    >>> result.depth.shape, result.save("portrait")                         # doctest: +SKIP
+
+    Attributes:
+        trained: the model.
+        detector: finds the objects in pictures; None takes each picture as a crop that the object fills.
+    """
+
+    trained: TrainedModel
+    detector: Detector | None
+
+    @classmethod
+    def load(
+        cls,
+        *,
+        run: str | Path | None = None,
+        weights: str | Path | None = None,
+        model: str | None = None,
+        detector: str | Detector | None = DEFAULT_DETECTOR,
+        device: torch.device | str = "cpu",
+        host: PluginHost | None = None,
+    ) -> Reconstructor:
+        """Load a trained model: of a run, of a weights file, or a bundled one; the only bundled one by default.
+
+        Args:
+            run: a run folder.
+            weights: a safetensors file of a run, or one that ``recon import`` wrote.
+            model: the name of a bundled model.
+            detector: a detector's name, or one of your own; None for pictures that are crops already.
+            device: where the model goes.
+            host: the plugins; all installed ones by default.
+
+        Raises:
+            CheckpointError: there are no such weights, or they cannot be read.
+            PluginError: there is no such model or detector.
+        """
+        host = load_plugins() if host is None else host
+        trained = load_model(run=run, weights=weights, model=model, device=device, host=host)
+        return cls(trained, load_detector(detector, host) if isinstance(detector, str) else detector)
+
+    def reconstruct(self, picture: Any, *, name: str = "photo") -> Result:
+        """The most certain object in a picture.
+
+        Args:
+            picture: a path, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4), uint8 or in [0, 1], or a tensor
+                (3, H, W) in [0, 1].
+            name: what to call it; a file's own name where ``picture`` is a path.
+
+        Raises:
+            DataError: the picture cannot be read, or nothing was found in it.
+        """
+        return self._results(picture, name, limit=1)[0]
+
+    def reconstruct_all(self, picture: Any, *, name: str = "photo", limit: int = 50) -> list[Result]:
+        """All objects in a picture, the most certain first; arguments and errors as for :meth:`reconstruct`."""
+        return self._results(picture, name, limit=limit)
+
+    def reconstruct_batch(self, images: Tensor) -> Reconstruction:
+        """Crops (B, 3, H, W) in [0, 1] as a batch, without detection; H and W are the model's size.
+
+        The result is on the model's device.
+
+        Raises:
+            ValueError: the shape is another.
+        """
+        size = self.trained.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"expected (B, 3, {size}, {size}), got {tuple(images.shape)}")
+        with torch.inference_mode():
+            found: Reconstruction = self.trained.network.reconstruct(images.to(self.trained.device))  # type: ignore[operator]
+        return found
+
+    def refine(self, pictures: Iterable[Any], steps: int, *, seed: int = 0) -> Reconstructor:
+        """A reconstructor whose model was adapted to these pictures by its own unsupervised losses.
+
+        Args:
+            pictures: as for :meth:`reconstruct`; of each, the most certain object counts.
+            steps: of training.
+            seed: of the order of the pictures.
+
+        Raises:
+            DataError: a picture cannot be read, or nothing was found in it.
+            ReconError: the model's losses need ground truth.
+        """
+        from recon_toolkit.inference.refine import refined
+
+        crops = [self._crops(picture, "photo", 1)[0] for picture in pictures]
+        trained, _ = refined(self.trained, stacked(crops), steps, seed=seed)
+        return replace(self, trained=trained)
+
+    def _crops(self, picture: Any, name: str, limit: int) -> list[Crop]:
+        path = Path(picture) if isinstance(picture, str | Path) else Path(name)
+        source = Source(path, path.stem if isinstance(picture, str | Path) else name)
+        return Finder(self.trained.image_size, self.detector, limit).crops(pixels_of(picture), source)
+
+    def _results(self, picture: Any, name: str, limit: int) -> list[Result]:
+        found = reconstructed(self.trained, self._crops(picture, name, limit))
+        return [result.to(self.trained.device) for result in found]
+
+    def __repr__(self) -> str:
+        size = self.trained.image_size
+        return f"<Reconstructor of {self.trained.source}: {size}×{size} crops, on {self.trained.device}>"

@@ -1,0 +1,245 @@
+"""One reconstructed object: what is known of it, and the ways to take it elsewhere."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.structures import Reconstruction
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from recon_toolkit.export.mesh import TexturedMesh
+    from recon_toolkit.export.viewer import ViewerScene
+
+#: What the texture of a mesh is made of.
+TEXTURES = ("photo", "model", "albedo")
+#: Vertices along a native pixel's side in meshes, which makes the surface look as smooth as it is.
+DETAIL = 2
+
+
+@dataclass(frozen=True)
+class Result:
+    """One object of one picture.
+
+    Tensors are on the device that the model was on; :meth:`to` moves them. Conventions are those of
+    :mod:`recon_toolkit.structures`: depth is z in units of the object's distance, angles are radians, images RGB in
+    [0, 1], normals point along the line of sight.
+
+    Attributes:
+        found: the model's maps for this object, a batch of one.
+        camera: the camera of all maps.
+        photo: (3, S, S) the crop at its own resolution, up to 256 pixels, framed as ``found.image``.
+        name: what to call it, such as ``group-face2``.
+        box: x, y, width and height of the crop in the picture, in pixels; None if the picture was taken as it is.
+    """
+
+    found: Reconstruction
+    camera: Camera
+    photo: Tensor
+    name: str
+    box: tuple[float, float, float, float] | None = None
+
+    @property
+    def image(self) -> Tensor:
+        """What the model saw, (3, H, W)."""
+        return self.found.image[0]
+
+    @property
+    def depth(self) -> Tensor | None:
+        """Depth in the input view, (H, W)."""
+        return _first(self.found.depth)
+
+    @property
+    def mask(self) -> Tensor | None:
+        """Where there is depth, (H, W) bool."""
+        return _first(self.found.mask)
+
+    @property
+    def normals(self) -> Tensor | None:
+        """Unit normals in the input view, (3, H, W)."""
+        return _first(self.found.normals)
+
+    @property
+    def albedo(self) -> Tensor | None:
+        """Albedo in the input view, (3, H, W)."""
+        return _first(self.found.albedo)
+
+    @property
+    def shading(self) -> Tensor | None:
+        """Shading in the input view, (1, H, W)."""
+        return _first(self.found.shading)
+
+    @property
+    def reconstruction(self) -> Tensor | None:
+        """The rendered picture, (3, H, W)."""
+        return _first(self.found.reconstruction)
+
+    @property
+    def light(self) -> Tensor | None:
+        """Ambient and diffuse strength and the direction the light travels in, (5,)."""
+        return _first(self.found.light)
+
+    @property
+    def view(self) -> Tensor | None:
+        """Rotation about x, y, z in radians and translation, canonical to input view, (6,)."""
+        return _first(self.found.view)
+
+    @property
+    def confidence(self) -> Tensor | None:
+        """Spread σ of the colours, (1, H, W): large where the model is unsure."""
+        return _first(self.found.confidence)
+
+    @property
+    def canonical_depth(self) -> Tensor | None:
+        """Depth seen from the front, (H, W)."""
+        return _first(self.found.canonical_depth)
+
+    @property
+    def canonical_image(self) -> Tensor | None:
+        """The object seen from the front, (3, H, W)."""
+        return _first(self.found.canonical_image)
+
+    @property
+    def canonical_albedo(self) -> Tensor | None:
+        """Albedo seen from the front, (3, H, W)."""
+        return _first(self.found.canonical_albedo)
+
+    def to(self, device: torch.device | str) -> Result:
+        """The same with all tensors on ``device``."""
+        return Result(self.found.to(device), self.camera, self.photo.to(device), self.name, self.box)
+
+    @cached_property
+    def photo_texture(self) -> Tensor:
+        """The photograph as a texture of the object seen from the front, (3, 256, 256) on the CPU.
+
+        What the photograph does not show is taken from its mirrored side, or from the model.
+        """
+        from recon_toolkit.export.texture import photo_texture
+
+        return photo_texture(self.found.to("cpu"), self.camera, self.photo.cpu())
+
+    def texture(self, kind: str = "photo") -> Tensor:
+        """A texture for :meth:`mesh`, (3, S, S) on the CPU.
+
+        Args:
+            kind: ``photo``, the photograph itself; ``model``, what the model made of it; ``albedo``, without light.
+
+        Raises:
+            ValueError: another kind.
+        """
+        if kind not in TEXTURES:
+            raise ValueError(f"a texture is one of {', '.join(TEXTURES)}, not {kind!r}")
+        if kind == "photo":
+            return self.photo_texture
+        found = self.found
+        choices = (
+            (found.canonical_albedo, found.albedo, found.canonical_image)
+            if kind == "albedo"
+            else (found.canonical_image, found.reconstruction)
+        )
+        return next((image[0].cpu() for image in choices if image is not None), self.image.cpu())
+
+    def mesh(self, *, detail: int = DETAIL, trim: bool = True) -> TexturedMesh:
+        """The surface: x right, y up, z towards the viewer; the unit is half the picture's width.
+
+        Args:
+            detail: vertices along a native pixel's side.
+            trim: remove the background's rim around an object that is seen from the front.
+
+        Raises:
+            DataError: the model predicts no depth, or nothing of it is left inside the mask.
+        """
+        from recon_toolkit.export.mesh import mesh_from_depth
+        from recon_toolkit.export.surface import surface_of
+
+        depth, mask = surface_of(self.found)
+        # What a model sees in the input view has a mask that ends at the object already.
+        trim = trim and self.found.canonical_depth is not None
+        return mesh_from_depth(depth, self.camera, mask=mask, detail=detail, trim=trim)
+
+    def save(self, folder: str | Path, outputs: Sequence[str] | None = None) -> list[Path]:
+        """Write files into ``folder``, which is made where it is missing.
+
+        Args:
+            folder: where to.
+            outputs: some of :data:`~recon_toolkit.inference.outputs.OUTPUTS`; by default maps, meshes and a page.
+
+        Returns:
+            The files.
+
+        Raises:
+            DataError: an output is unknown, cannot be made of this model's maps, or the disk cannot be written.
+        """
+        from recon_toolkit.inference.outputs import Outputs, write_outputs
+
+        return write_outputs(self, Path(folder), Outputs.of(outputs))
+
+    def scene(self, downloads: Mapping[str, bytes | str] | None = None) -> ViewerScene:
+        """The object as a page shows it.
+
+        Args:
+            downloads: file name → content, or a path relative to the page, for its download buttons.
+        """
+        from recon_toolkit.export.viewer import scene_of
+
+        texture = self.photo_texture if self.found.canonical_depth is not None else None
+        return scene_of(self.to("cpu"), texture, downloads=downloads)
+
+    def page(self) -> str:
+        """One HTML document that shows the object in 3D, with its mesh to download; it needs no network."""
+        from recon_toolkit.export.mesh_files import glb_bytes
+        from recon_toolkit.export.viewer import viewer_document
+
+        downloads = {f"{Path(self.name).name}.glb": glb_bytes(self.mesh(), self.texture())}
+        return viewer_document(self.name, [self.scene(downloads)])
+
+    def picture(self) -> Image.Image:
+        """A contact sheet of all maps."""
+        from recon_toolkit.export.overview import overview
+
+        return overview(self.found.to("cpu"), rows=[self.name])
+
+    def __repr__(self) -> str:
+        maps = [
+            name
+            for name in ("depth", "normals", "albedo", "shading", "light", "view", "confidence")
+            if getattr(self.found, name) is not None
+        ]
+        size = self.found.image.shape[-1]
+        turned = ""
+        if self.view is not None:
+            pitch, yaw, roll = (math.degrees(float(angle)) for angle in self.view[:3])
+            turned = f", turned by {yaw:+.0f}°, nodding {pitch:+.0f}°, rolled {roll:+.0f}°"
+        device = self.found.image.device
+        return f"<Result '{self.name}': {size}×{size} {', '.join(maps)}{turned}; on {device}>"
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the object to turn, and below it the maps."""
+        import base64
+        import html
+
+        buffer = io.BytesIO()
+        self.picture().save(buffer, "PNG")
+        sheet = base64.b64encode(buffer.getvalue()).decode()
+        name, page = html.escape(self.name), html.escape(self.page())
+        # A frame of its own keeps the page's style and script away from the notebook's.
+        return (
+            f'<iframe title="{name} in 3D" srcdoc="{page}" style="width:100%;height:34rem;border:0"'
+            ' sandbox="allow-scripts allow-downloads"></iframe>'
+            f'<img alt="maps of {name}" src="data:image/png;base64,{sheet}">'
+        )
+
+
+def _first(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values[0]

@@ -1,0 +1,50 @@
+"""A run's page of objects to turn: some held-out images as the finished model sees them, in 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.errors import DataError
+from recon_toolkit.export.viewer import viewer_document
+from recon_toolkit.files import write_text
+from recon_toolkit.geometry import Camera
+from recon_toolkit.result import Result
+from recon_toolkit.structures import Reconstructs
+from recon_toolkit.training.validation import examples
+
+OBJECTS = "objects.html"
+COUNT = 8
+
+
+def write_objects(
+    run: Path,
+    name: str,
+    model: nn.Module,
+    data: PackedImages,
+    camera: Camera,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> None:
+    """Write ``objects.html`` for the first images of a data set, if the model predicts depth."""
+    if not hasattr(model, "reconstruct"):
+        return
+    trained: Reconstructs = model  # type: ignore[assignment]
+    _, found = examples(trained, data, device=device, images=COUNT, autocast=autocast)
+    if found.depth is None and found.canonical_depth is None:
+        return
+    scenes = []
+    for index in range(len(found)):
+        result = Result(found.at(index), camera, found.image[index], data.names[index])
+        try:
+            scenes.append(result.scene())
+        except DataError:  # an object that a model has lost is nothing to turn
+            continue
+    if scenes:
+        write_text(run / OBJECTS, viewer_document(f"{name}: held-out images", scenes))

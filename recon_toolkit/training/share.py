@@ -1,0 +1,34 @@
+"""A run's trained model as one file: weights, and the pipeline that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recon_toolkit.errors import CheckpointError
+from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
+
+
+def share_weights(run: str | Path, out: str | Path, *, half: bool = True) -> int:
+    """Write the finished model of a run to ``out``; returns the file's size in bytes.
+
+    Args:
+        run: a run folder.
+        out: a safetensors file.
+        half: store float16 instead of float32.
+
+    Raises:
+        CheckpointError: the run has no finished model, or a weight is too large for 16 bits.
+        DataError: the file cannot be written.
+    """
+    source, out = Path(run) / WEIGHTS, Path(out)
+    if not source.is_file():
+        raise CheckpointError("it has no finished model", where=str(run), remedy="finish the run with --resume")
+    stored = load_checkpoint(source)
+    tensors = {f"model.{name}": tensor for name, tensor in stored.part("model").items()}
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
+        lost = [name for name, t in tensors.items() if not bool(t.isfinite().all())]
+        if lost:
+            raise CheckpointError(f"{lost[0]} does not fit into 16 bits", where=str(source), remedy="use --full")
+    save_checkpoint(out, Checkpoint(stored.step, stored.pipeline, stored.fingerprint, tensors, {}))
+    return out.stat().st_size
