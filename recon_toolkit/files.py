@@ -15,14 +15,18 @@ from recon_toolkit.errors import DataError
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def disk_error(error: OSError, path: str | Path) -> DataError:
+class DiskError(DataError):
+    """A place cannot be written, which ends what goes on writing there."""
+
+
+def disk_error(error: OSError, path: str | Path) -> DiskError:
     """What to tell a user about a failed write under ``path``."""
     if error.errno in NO_SPACE:
-        return DataError(
+        return DiskError(
             "no space left on the disk", where=str(path), remedy="free some space or choose another folder"
         )
     reason = error.strerror or str(error)
-    return DataError(f"cannot be written: {reason}", where=str(path), remedy="check the path and its permissions")
+    return DiskError(f"cannot be written: {reason}", where=str(path), remedy="check the path and its permissions")
 
 
 @contextmanager

@@ -105,7 +105,7 @@ class Reconstructor:
         size = self.trained.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"expected (B, 3, {size}, {size}), got {tuple(images.shape)}")
-        with torch.inference_mode():
+        with torch.no_grad():
             found: Reconstruction = self.trained.network.reconstruct(images.to(self.trained.device))  # type: ignore[operator]
         return found
 

@@ -28,7 +28,7 @@ TEXTURES = ("photo", "model", "albedo")
 DETAIL = 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """One object of one picture.
 
@@ -116,7 +116,9 @@ class Result:
         return _first(self.found.canonical_albedo)
 
     def to(self, device: torch.device | str) -> Result:
-        """The same with all tensors on ``device``."""
+        """The same with all tensors on ``device``; itself where they are there."""
+        if self.photo.device == self.found.image.device == torch.empty(0, device=device).device:
+            return self
         return Result(self.found.to(device), self.camera, self.photo.to(device), self.name, self.box)
 
     @cached_property
@@ -193,8 +195,7 @@ class Result:
         """
         from recon_toolkit.export.viewer import scene_of
 
-        texture = self.photo_texture if self.found.canonical_depth is not None else None
-        return scene_of(self.to("cpu"), texture, downloads=downloads)
+        return scene_of(self.to("cpu"), self.photo_texture, downloads=downloads)
 
     def page(self) -> str:
         """One HTML document that shows the object in 3D, with its mesh to download; it needs no network."""

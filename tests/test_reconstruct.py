@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,11 +20,13 @@ from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.detection import Detection
 from recon_toolkit.errors import CheckpointError, PluginError
+from recon_toolkit.inference.batch import reconstruct_files
 from recon_toolkit.inference.inputs import find_sources
 from recon_toolkit.inference.models import bundled_models, load_model
 from recon_toolkit.inference.outputs import OUTPUTS, Outputs
 from recon_toolkit.inference.pictures import Finder, Source, pixels_of
 from recon_toolkit.plugins import load_plugins
+from recon_toolkit.structures import Reconstruction
 from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 from recon_toolkit.training.share import share_weights
 
@@ -91,6 +94,102 @@ def test_names_of_all_kinds_are_found_once_and_keep_their_places(tmp_path: Path)
     assert [(item.image, item.reason) for item in failed] == [(str(tmp_path / "none.png"), "no such file or folder")]
 
 
+def test_results_are_no_inputs(recon: Run, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(noise()).save(name)
+    for _ in range(2):
+        code, text, _ = recon("reconstruct", "--weights", run_folder / WEIGHTS, "--no-detect", "--json", ".")
+        assert code == 0 and len(json.loads(text)["reconstructed"]) == 2
+    assert json.loads((tmp_path / "reconstructions" / "reconstructions.json").read_text()) == json.loads(text)
+
+
+def test_no_two_objects_share_a_folder(run_folder: Path, tmp_path: Path) -> None:
+    trained, pictures = load_model(run=run_folder), tmp_path / "in"
+    pictures.mkdir()
+    for seed, name in enumerate(("group.png", "group-face1.png", "index.html.png", "...jpg")):
+        Image.fromarray(noise(seed=seed)).save(pictures / name, "PNG")
+    report = reconstruct_files(
+        trained,
+        [pictures, pictures / "...jpg"],
+        tmp_path / "out",
+        finder=Finder(SIZE, middle),
+        outputs=Outputs.of(["maps", "page"]),
+    )
+    folders = [item.folder for item in report.reconstructed]
+    assert len(folders) == 8 == len(set(folders)) and not report.failed
+    assert all(Path(folder).parent == tmp_path / "out" for folder in folders)
+    assert all((Path(folder) / "depth.npy").is_file() for folder in folders)
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_a_folder_of_the_users_own_is_left_alone(recon: Run, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "kate").mkdir()
+    (tmp_path / "kate" / "input.png").write_text("mine")
+    Image.fromarray(noise()).save(tmp_path / "kate.png")
+    code, _, err = recon("reconstruct", "--run", run_folder, "--no-detect", "--out", tmp_path, tmp_path / "kate.png")
+    assert code == 2 and "holds other files" in err
+    assert (tmp_path / "kate" / "input.png").read_text() == "mine"
+    code, _, _ = recon("reconstruct", "--run", run_folder, "--out", tmp_path / "new", tmp_path / "typo.jpg")
+    assert code == 2 and not (tmp_path / "new").exists()
+
+
+def test_names_that_programs_stumble_over(recon: Run, run_folder: Path, tmp_path: Path) -> None:
+    import os
+
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(folder)
+    for name in (b"caf\xe9.png", b"~c0.png"):
+        with open(os.path.join(folder, name), "wb") as file:
+            Image.fromarray(noise()).save(file, "PNG")
+    out = tmp_path / "out"
+    code, text, err = recon(
+        "reconstruct", "--run", run_folder, "--no-detect", "--json", "--write", "maps,page", "--out", out,
+        tmp_path / "in", "~nobody-of-this-name/x.png", "x" * 300,
+    )  # fmt: skip
+    assert code == 3 and len(json.loads(text)["reconstructed"]) == 2 and len(json.loads(text)["failed"]) == 2, err
+    assert (out / "caf\ufffd" / "depth.npy").is_file()
+
+
+def test_one_object_that_cannot_be_written_leaves_the_others(run_folder: Path, tmp_path: Path) -> None:
+    class Lost(torch.nn.Module):
+        """A model that has lost one object of three."""
+
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def reconstruct(self, images: Tensor) -> Reconstruction:
+            found: Reconstruction = self.network.reconstruct(images)  # type: ignore[operator]
+            assert found.canonical_depth is not None
+            found.canonical_depth[1] = torch.nan
+            return found
+
+    trained = load_model(run=run_folder)
+    trained = dataclasses.replace(trained, network=Lost(trained.network))
+    for seed in range(3):
+        Image.fromarray(noise(seed=seed)).save(tmp_path / f"{seed}.png")
+    report = reconstruct_files(trained, [tmp_path], tmp_path / "out", finder=Finder(SIZE, None))
+    assert [Path(item.image).name for item in report.reconstructed] == ["0.png", "2.png"]
+    assert [Path(item.image).name for item in report.failed] == ["1.png"]
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_a_detector_that_fails_on_a_picture_leaves_the_others(run_folder: Path, tmp_path: Path) -> None:
+    def moody(image: NDArray[np.uint8], /) -> list[Detection]:
+        if image.shape[0] == 41:
+            raise PluginError("boom")
+        return middle(image)
+
+    for height in (40, 41, 42):
+        Image.fromarray(noise(height)).save(tmp_path / f"{height}.png")
+    report = reconstruct_files(
+        load_model(run=run_folder), [tmp_path], tmp_path / "out", finder=Finder(SIZE, moody, 1),
+        outputs=Outputs.of(["maps"]),
+    )  # fmt: skip
+    assert len(report.reconstructed) == 2 and [item.reason for item in report.failed] == ["boom"]
+
+
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
@@ -127,10 +226,12 @@ def test_pictures_in_any_form_are_the_same_picture(tmp_path: Path) -> None:
     Image.fromarray(pixels).save(tmp_path / "p.png")
     forms: list[Any] = [
         pixels, tmp_path / "p.png", str(tmp_path / "p.png"), Image.fromarray(pixels), pixels / 255,
-        torch.from_numpy(pixels).permute(2, 0, 1) / 255, np.dstack((pixels, pixels[..., :1])),
+        torch.from_numpy(pixels).permute(2, 0, 1) / 255, np.dstack((pixels, np.full_like(pixels[..., :1], 255))),
     ]  # fmt: skip
     for form in forms:
         assert (pixels_of(form) == pixels).all()
+    clear = np.dstack((pixels, np.zeros(pixels.shape[:2], np.uint8)))
+    assert (pixels_of(clear) == 255).all()  # transparent parts are laid on white, as in files
     grey = pixels_of(pixels[..., 0])
     assert (grey == pixels[..., :1]).all()
     turned = Image.fromarray(pixels)
@@ -320,6 +421,15 @@ def test_a_result_has_typed_maps_and_says_what_it_is(reconstructor: Reconstructo
     assert isinstance(reconstructor.reconstruct_all(noise())[0], Result)
 
 
+def test_tensors_of_a_result_can_be_changed_and_differentiated(reconstructor: Reconstructor) -> None:
+    result = reconstructor.reconstruct(noise())
+    assert result.depth is not None and result.mask is not None
+    result.depth[~result.mask] = torch.nan
+    weight = torch.ones(SIZE, SIZE, requires_grad=True)
+    (result.depth.nan_to_num() * weight).sum().backward()  # type: ignore[no-untyped-call]
+    assert weight.grad is not None and result == result
+
+
 def test_a_notebook_gets_a_picture_and_a_page_in_a_frame_of_its_own(reconstructor: Reconstructor) -> None:
     result = reconstructor.reconstruct(noise(), name='<script>alert("x")</script>')
     shown = result._repr_html_()
@@ -364,7 +474,7 @@ def test_saving_writes_what_was_asked_for(reconstructor: Reconstructor, tmp_path
 def test_refining_lowers_the_loss_and_leaves_the_model_alone(reconstructor: Reconstructor) -> None:
     from recon_toolkit.inference.refine import refined
 
-    images = torch.nn.functional.interpolate(torch.rand(3, 3, 4, 4), (SIZE, SIZE), mode="bilinear", align_corners=True)
+    images = torch.nn.functional.interpolate(torch.rand(70, 3, 4, 4), (SIZE, SIZE), mode="bilinear", align_corners=True)
     before = {name: value.clone() for name, value in reconstructor.trained.network.state_dict().items()}
     first, gain = refined(reconstructor.trained, images, 12, seed=4)
     again, repeated = refined(reconstructor.trained, images, 12, seed=4)

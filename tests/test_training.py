@@ -48,9 +48,10 @@ def test_a_run_folder_tells_everything(run):
     assert [e["step"] for e in entries if e["kind"] == "train"] == [2, 4, 6]
     assert [e["step"] for e in entries if e["kind"] == "validation"] == [4, 6]
     assert all(math.isfinite(e["loss"]) for e in entries if e["kind"] == "train")
-    for name in ("contact_sheet.png", "curves.png", "index.html", "sheets/step-00000004.png"):
+    for name in ("contact_sheet.png", "curves.png", "index.html", "objects.html", "sheets/step-00000004.png"):
         assert (out / name).stat().st_size > 0
     page = (out / "index.html").read_text()
+    assert 'src="objects.html"' in page and (out / "objects.html").read_text().count("<article") == 8
     assert "contact_sheet.png" in page and f"{summary.mad:.2f}" in page
 
 

@@ -72,6 +72,7 @@ def _as_data(host: PluginHost, failures: list[PluginFailure]) -> dict[str, Any]:
                     {"kind": part.kind, "name": part.name, "summary": part.summary} for part in plugin.components
                 ],
                 "pipelines": [str(folder) for folder in plugin.pipelines],
+                "models": [str(folder) for folder in plugin.models],
             }
             for plugin in host.plugins
         ],
@@ -90,6 +91,9 @@ def _print(host: PluginHost, failures: list[PluginFailure], *, debug: bool) -> N
         print_table([(part.kind, part.name, part.summary) for part in plugin.components], indent="    ")
         for folder in plugin.pipelines:
             print(f"    pipelines in {folder}")
+        for folder in plugin.models:
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
+            print(f"    trained models in {folder}: {names}")
     if host.disabled:
         print(f"left out: {', '.join(sorted(host.disabled))}")
     for conflict in host.registry.conflicts:

@@ -109,10 +109,11 @@ def reconstruct(
       recon reconstruct --write maps,stl,turntable --height 80 holiday/ 'more/*.jpg'
       recon reconstruct --run runs/faces --no-detect crops/
     """
-    from recon_toolkit.inference.batch import Refinement, VideoFrames, reconstruct_files
+    from recon_toolkit.inference.batch import Refinement, reconstruct_files
     from recon_toolkit.inference.models import load_model
     from recon_toolkit.inference.outputs import DEFAULT_OUTPUTS, Outputs
     from recon_toolkit.inference.pictures import Finder
+    from recon_toolkit.inference.reading import VideoFrames
     from recon_toolkit.reconstructor import load_detector
 
     kinds = DEFAULT_OUTPUTS if write is None else tuple(word.strip() for word in write.split(",") if word.strip())

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from itertools import islice
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recon_toolkit.data.decode import read_image
 from recon_toolkit.data.packing import usable_cores
-from recon_toolkit.data.video import is_video
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.overview import overview
 from recon_toolkit.export.pictures import save_png
-from recon_toolkit.files import disk_error
+from recon_toolkit.files import DiskError, write_text
+from recon_toolkit.inference.folder import CONTACT_SHEET, PAGE, RECORD, Names, claim
 from recon_toolkit.inference.inputs import find_sources
 from recon_toolkit.inference.models import TrainedModel
 from recon_toolkit.inference.outputs import Outputs, write_outputs
-from recon_toolkit.inference.pictures import Crop, Finder, Source, video_sources
+from recon_toolkit.inference.pictures import Crop, Finder, legible
+from recon_toolkit.inference.reading import VideoFrames, failed, read_crops
 from recon_toolkit.inference.report import Failed, Reconstructed, ReconstructionReport, RefinementGain
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstruction
 
-CONTACT_SHEET, PAGE = "contact_sheet.png", "index.html"
 SHEET_ROWS = 64  # more would make a picture that few programs open
 PAGE_OBJECTS = 48  # more would make a page that loads slowly
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class VideoFrames:
-    """Which frames of a video count: every ``every``-th, at most ``limit``."""
-
-    every: int = 10
-    limit: int | None = 300
+#: Meshes that a page offers; an OBJ is three files, which one button does not bring.
+_OFFERED = ("glb", "ply", "stl")
 
 
 @dataclass(frozen=True)
@@ -56,13 +48,20 @@ class Refinement:
 
 @dataclass
 class _Written:
-    """What has been done so far."""
+    """What has been done so far, in order; of the first objects also the results, for the page and the sheet."""
 
-    done: list[Reconstructed]
-    shown: list[Result]
+    done: list[Reconstructed] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    shown: list[Result] = field(default_factory=list)
 
-    def show(self, results: Sequence[Result]) -> None:
-        self.shown += results[: SHEET_ROWS - len(self.shown)]
+    def take(self, batch: Sequence[tuple[Reconstructed, Result] | Failed]) -> None:
+        for item in batch:
+            if isinstance(item, Failed):
+                self.failed.append(item)
+                continue
+            self.done.append(item[0])
+            if len(self.shown) < SHEET_ROWS:
+                self.shown.append(item[1])
 
 
 def reconstruct_files(
@@ -79,12 +78,13 @@ def reconstruct_files(
 ) -> ReconstructionReport:
     """Reconstruct what image files and videos show: one folder for each object, a contact sheet, and a page over all.
 
-    A picture that cannot be read, or in which nothing is found, is listed in the report and the others are done.
+    A picture that cannot be read, in which nothing is found, or whose object cannot be written as was asked for, is
+    listed in the report and the others are done. The report is also kept in the output folder.
 
     Args:
         trained: the model.
         arguments: files, folders and patterns.
-        out: the folder for the results.
+        out: the folder for the results: new, empty, or of an earlier call.
         finder: how crops are found in pictures.
         outputs: what is written of each; the default ones if None.
         batch_size: crops at once.
@@ -94,85 +94,141 @@ def reconstruct_files(
 
     Raises:
         DataError: nothing could be reconstructed, or the results cannot be written.
+        ReconError: the model cannot be refined.
     """
     started = time.monotonic()
-    out, outputs, video = Path(out), outputs or Outputs(), video or VideoFrames()
-    _claim(out)
-    sources, failed = find_sources(arguments)
+    out, outputs = Path(out), outputs or Outputs()
+    outputs.check()
+    steps = 0 if refinement is None else refinement.steps
+    if steps:
+        from recon_toolkit.inference.refine import objective_of
+
+        objective_of(trained)  # what cannot be refined is known before pictures are read
+    sources, missing = find_sources(arguments)
+    if not sources:
+        raise _nothing(missing)
+    written = _Written(failed=missing)
     gain: RefinementGain | None = None
-    found: Iterable[Crop | Failed] = _crops(sources, finder, video, batch_size, progress)
-    if refinement is not None and refinement.steps > 0:
-        from recon_toolkit.inference.refine import refined
+    with claim(out):
+        found: Iterable[Crop | Failed] = read_crops(
+            sources,
+            finder,
+            video or VideoFrames(),
+            ahead=max(batch_size, 2 * usable_cores()),
+            progress=progress,
+            description="reading" if steps else "reconstructing",
+        )
+        if steps and refinement is not None:
+            found = list(found)
+            trained, gain = _refined(trained, found, refinement, progress)
+        _run(trained, found, out, outputs, batch_size, Names(sources), written)
+        if not written.done:
+            raise _nothing(written.failed)
+        page = _write_page(out, written, outputs) if "page" in outputs.kinds else None
+        sheet = joined([result.found for result in written.shown])
+        save_png(out / CONTACT_SHEET, overview(sheet, rows=[result.name for result in written.shown]))
+        report = ReconstructionReport(
+            out=legible(out),
+            model=trained.source,
+            contact_sheet=legible(out / CONTACT_SHEET),
+            page=None if page is None else legible(page),
+            reconstructed=written.done,
+            failed=written.failed,
+            refinement=gain,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        write_text(out / RECORD, report.model_dump_json(indent=1) + "\n")
+    return report
 
-        kept = list(found)
-        crops = [item for item in kept if isinstance(item, Crop)]
-        if crops:
-            trained, gain = refined(trained, stacked(crops), refinement.steps, seed=refinement.seed, progress=progress)
-        found = kept
-    written = _Written([], [])
-    with _working_threads(trained.device) as pool:
-        running: deque[Future[list[Result]]] = deque()
+
+def _nothing(reasons: Sequence[Failed]) -> DataError:
+    said = "; ".join(f"{item.image}: {item.reason}" for item in reasons[:3])
+    return DataError(f"nothing was reconstructed: {said}", remedy="give images, folders of images, or patterns")
+
+
+def _refined(
+    trained: TrainedModel, found: Iterable[Crop | Failed], refinement: Refinement, progress: Progress
+) -> tuple[TrainedModel, RefinementGain | None]:
+    from recon_toolkit.inference.refine import refined
+
+    crops = [item for item in found if isinstance(item, Crop)]
+    if not crops:
+        return trained, None
+    return refined(trained, stacked(crops), refinement.steps, seed=refinement.seed, progress=progress)
+
+
+def _run(
+    trained: TrainedModel,
+    found: Iterable[Crop | Failed],
+    out: Path,
+    outputs: Outputs,
+    batch_size: int,
+    names: Names,
+    written: _Written,
+) -> None:
+    """Reconstruct and write everything, in batches by several threads; fills ``written``."""
+    stop = threading.Event()
+
+    def work(crops: Sequence[tuple[Crop, str]]) -> list[tuple[Reconstructed, Result] | Failed]:
+        results = reconstructed(trained, [crop for crop, _ in crops])
+        done: list[tuple[Reconstructed, Result] | Failed] = []
+        for result, (crop, name) in zip(results, crops, strict=True):
+            if stop.is_set():
+                break
+            done.append(_write(replace(result, name=name), crop, out, outputs))
+        return done
+
+    with _working_threads(stop) as pool:
+        running: deque[Future[list[tuple[Reconstructed, Result] | Failed]]] = deque()
         for crops, broken in _batches(found, batch_size):
-            failed += broken
+            written.failed += broken
             if crops:
-                written.done += [_entry(crop, out) for crop in crops]
-                running.append(pool.submit(_do, trained, crops, out, outputs))
+                running.append(pool.submit(work, [(crop, names.of(crop)) for crop in crops]))
             while len(running) > 2 * usable_cores():  # the slowest part sets the pace, not the memory
-                written.show(running.popleft().result())
+                written.take(running.popleft().result())
         while running:
-            written.show(running.popleft().result())
-    if not written.done:
-        reasons = "; ".join(f"{item.image}: {item.reason}" for item in failed[:3])
-        raise DataError(f"nothing was reconstructed: {reasons}", remedy="give images, folders of images, or patterns")
-    page = _write_page(out, written, outputs) if "page" in outputs.kinds else None
-    sheet = joined([result.found for result in written.shown])
-    save_png(out / CONTACT_SHEET, overview(sheet, rows=[result.name for result in written.shown]))
-    return ReconstructionReport(
-        out=str(out),
-        model=trained.source,
-        contact_sheet=str(out / CONTACT_SHEET),
-        page=None if page is None else str(page),
-        reconstructed=written.done,
-        failed=failed,
-        refinement=gain,
-        seconds=time.monotonic() - started,
-    )
+            written.take(running.popleft().result())
 
 
-def _entry(crop: Crop, out: Path) -> Reconstructed:
-    source = crop.source
-    return Reconstructed(image=str(source.path), folder=str(out / crop.name), frame=source.frame, box=crop.box)
-
-
-def _do(trained: TrainedModel, crops: Sequence[Crop], out: Path, outputs: Outputs) -> list[Result]:
-    """Reconstruct a batch and write what there is of it."""
-    results = reconstructed(trained, crops)
-    for result, crop in zip(results, crops, strict=True):
-        write_outputs(result, out / crop.name, outputs, page="pages" in outputs.kinds)
-    return results
+def _write(result: Result, crop: Crop, out: Path, outputs: Outputs) -> tuple[Reconstructed, Result] | Failed:
+    folder, source = out / result.name, crop.source
+    try:
+        write_outputs(result, folder, outputs, page="pages" in outputs.kinds)
+    except DiskError:  # every further one would fail as well
+        raise
+    except DataError as error:
+        return failed(source, error)
+    entry = Reconstructed(image=legible(source.path), folder=legible(folder), frame=source.frame, box=crop.box)
+    return entry, result
 
 
 @contextmanager
-def _working_threads(device: torch.device) -> Iterator[ThreadPoolExecutor]:
-    """Threads that each take whole batches, with one core each: small networks leave cores idle when shared."""
+def _working_threads(stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
+    """Threads that each take whole batches, with one core each: small networks leave cores idle when shared.
+
+    When the block ends in an error or Ctrl-C, what has not begun is dropped, and ``stop`` is set for what has.
+    """
     import numba
 
     numba.set_num_threads(numba.get_num_threads())  # the first of these calls must not come from two threads at once
     before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)  # new threads take it over
+    torch.set_num_threads(1)  # new threads take it over
+    pool = ThreadPoolExecutor(usable_cores(), initializer=numba.set_num_threads, initargs=(1,))
     try:
-        with ThreadPoolExecutor(usable_cores(), initializer=numba.set_num_threads, initargs=(1,)) as pool:
-            yield pool
+        yield pool
+    except BaseException:
+        stop.set()
+        raise
     finally:
+        pool.shutdown(cancel_futures=stop.is_set())
         torch.set_num_threads(before)
 
 
 def reconstructed(trained: TrainedModel, crops: Sequence[Crop]) -> list[Result]:
-    """The results of a batch of crops, on the model's device."""
+    """The results of a batch of crops, on the CPU."""
     if not crops:
         return []
-    with torch.inference_mode():
+    with torch.no_grad():
         found: Reconstruction = trained.network.reconstruct(stacked(crops).to(trained.device))  # type: ignore[operator]
     # One copy for the whole batch: results are written and looked at from the CPU.
     found = found.to("cpu")
@@ -202,64 +258,6 @@ def joined(parts: Sequence[Reconstruction]) -> Reconstruction:
     return replace(parts[0], **together)
 
 
-def _claim(out: Path) -> None:
-    """Make the output folder and write to it, so that a place that cannot be written is known before any work."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".recon-writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise disk_error(error, out) from error
-
-
-def _crops(
-    sources: Sequence[Source], finder: Finder, video: VideoFrames, ahead: int, progress: Progress
-) -> Iterator[Crop | Failed]:
-    """Every crop of every source in order, and what failed; pictures are read by threads, some way ahead."""
-    with progress.task("reconstructing", len(sources), "img") as task, ThreadPoolExecutor(usable_cores()) as pool:
-        waiting: deque[tuple[Source, Future[list[Crop | Failed]] | None]] = deque()
-        remaining = iter(sources)
-        while True:
-            for source in islice(remaining, ahead - len(waiting)):
-                waiting.append((source, None if is_video(source.path) else pool.submit(_of_picture, source, finder)))
-            if not waiting:
-                return
-            source, future = waiting.popleft()
-            yield from future.result() if future is not None else _of_video(source, finder, video)
-            task.advance()
-
-
-def _of_picture(source: Source, finder: Finder) -> list[Crop | Failed]:
-    try:
-        return [*finder.crops(read_image(source.path), source)]
-    except DataError as error:
-        return [_failed(source, error)]
-
-
-def _of_video(source: Source, finder: Finder, video: VideoFrames) -> Iterator[Crop | Failed]:
-    """The crops of a video; a frame without an object is passed over, a video without any has failed."""
-    empty = True
-    try:
-        for frame, image in video_sources(source, every=video.every, limit=video.limit):
-            try:
-                crops = finder.crops(image, frame)
-            except DataError:
-                continue
-            empty = False
-            yield from crops
-    except DataError as error:
-        yield _failed(source, error)
-        return
-    if empty:
-        yield Failed(image=source.label, reason="no face was found in any of its frames that were looked at")
-
-
-def _failed(source: Source, error: DataError) -> Failed:
-    remedy = f" ({error.remedy})" if error.remedy else ""
-    return Failed(image=source.label, reason=error.message + remedy)
-
-
 def _batches(found: Iterable[Crop | Failed], size: int) -> Iterator[tuple[list[Crop], list[Failed]]]:
     crops: list[Crop] = []
     broken: list[Failed] = []
@@ -275,20 +273,24 @@ def _batches(found: Iterable[Crop | Failed], size: int) -> Iterator[tuple[list[C
         yield crops, broken
 
 
-def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path:
+def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path | None:
     """One page over the first results, with links to their meshes; a single result's page holds its mesh."""
     from recon_toolkit.export.viewer import viewer_document
-    from recon_toolkit.files import write_text
 
     shown, count = written.shown[:PAGE_OBJECTS], len(written.done)
+    scenes = []
+    for result in shown:
+        files = {f"{Path(result.name).name}.{kind}": f"{result.name}/mesh.{kind}" for kind in _OFFERED}
+        offered = {name: path for name, path in files.items() if name.rpartition(".")[2] in outputs.kinds}
+        try:
+            scenes.append(result.scene(offered))
+        except DataError:  # an object that the model has lost is nothing to turn
+            continue
+    if not scenes:
+        return None
     if count == 1:
         write_text(out / PAGE, shown[0].page())
         return out / PAGE
-    meshes = [f"mesh.{kind}" for kind in ("glb", "obj", "ply", "stl") if kind in outputs.kinds]
-    scenes = [
-        result.scene({mesh: (Path(done.folder).relative_to(out) / mesh).as_posix() for mesh in meshes})
-        for result, done in zip(shown, written.done, strict=False)
-    ]
     rest = f"The first {len(shown)} of {count}." if count > len(shown) else ""
     write_text(out / PAGE, viewer_document(f"{count} reconstructions", scenes, intro=rest))
     return out / PAGE

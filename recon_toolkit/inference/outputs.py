@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +63,15 @@ class Outputs:
         if not 1 <= self.height <= 2000:
             raise DataError(f"a height of {self.height:g} mm is outside 1 to 2000", remedy="choose another height")
 
+    def check(self) -> None:
+        """Raise DataError if a package that an output needs is not installed."""
+        if "exr" in self.kinds and importlib.util.find_spec("OpenEXR") is None:
+            raise DataError(
+                "EXR files need the package OpenEXR, which is not installed",
+                where="output 'exr'",
+                remedy="pip install 'recon-toolkit[exr]'",
+            )
+
     @classmethod
     def of(cls, kinds: Iterable[str] | None) -> Outputs:
         """The default outputs, or those named."""
@@ -87,7 +97,7 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
         written += write_maps(folder, _sized(result, outputs).found, 0)
     if "exr" in kinds:
         written += _write_exr(_sized(result, outputs), folder)
-    if kinds & {*MESHES, "stl"} and _has_surface(result):
+    if kinds & {*MESHES, "stl"}:
         written += _write_meshes(result, folder, outputs)
     if kinds & {"turntable", "relight"}:
         written += _write_videos(result, folder, outputs)
@@ -97,10 +107,6 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
         write_text(folder / "index.html", result.page())
         written.append(folder / "index.html")
     return written
-
-
-def _has_surface(result: Result) -> bool:
-    return result.found.canonical_depth is not None or result.found.depth is not None
 
 
 def _sized(result: Result, outputs: Outputs) -> Result:

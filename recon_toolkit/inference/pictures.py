@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image
+from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image, upright_rgb
 from recon_toolkit.detection import Detector, crop_box
 from recon_toolkit.errors import DataError
 
 #: Largest side in pixels of the photograph that is kept for textures and pages.
 PHOTO_SIDE = 256
+
+
+def legible(path: str | Path) -> str:
+    """A path as text that can be written anywhere: bytes of a name that are no UTF-8 become a mark."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Source:
     @property
     def label(self) -> str:
         """What to call it in messages."""
-        return str(self.path) if self.frame is None else f"{self.path} frame {self.frame}"
+        return legible(self.path) if self.frame is None else f"{legible(self.path)} frame {self.frame}"
 
 
 @dataclass(frozen=True)
@@ -129,9 +135,7 @@ def pixels_of(picture: Any) -> NDArray[np.uint8]:
     if isinstance(picture, str | Path):
         return read_image(picture)
     if isinstance(picture, Image.Image):
-        from PIL import ImageOps
-
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+        return np.array(upright_rgb(picture))
     if hasattr(picture, "detach"):  # a tensor: channels first
         picture = picture.detach().cpu().float()
         if picture.ndim != 3 or picture.shape[0] != 3:
@@ -142,12 +146,11 @@ def pixels_of(picture: Any) -> NDArray[np.uint8]:
         array = np.repeat(array[..., None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] not in (3, 4) or 0 in array.shape:
         raise DataError(f"an array {array.shape} is not a picture", remedy="give (H, W, 3), uint8 or in [0, 1]")
-    array = array[..., :3]
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise DataError(f"an array of {array.dtype} is not a picture", remedy="give uint8, or floats in [0, 1]")
-    if not np.isfinite(array).all() or array.min() < -1e-3 or array.max() > 1 + 1e-3:
-        raise DataError("the array's values are not all in [0, 1]", remedy="divide by the largest value there can be")
-    pixels: NDArray[np.uint8] = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
-    return pixels
+    if array.dtype != np.uint8:
+        if not np.issubdtype(array.dtype, np.floating):
+            raise DataError(f"an array of {array.dtype} is not a picture", remedy="give uint8, or floats in [0, 1]")
+        if not np.isfinite(array).all() or array.min() < -1e-3 or array.max() > 1 + 1e-3:
+            raise DataError("the array's values are not all in [0, 1]", remedy="divide by the largest there can be")
+        array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
+    # As in files: transparent parts are laid on white.
+    return np.array(upright_rgb(Image.fromarray(np.ascontiguousarray(array))))

@@ -20,10 +20,12 @@ from recon_toolkit.training.objective import Objective
 #: A quarter of the steps' learning rate in quick training: the shape is to move, not to be learned anew.
 LEARNING_RATE = 3e-4
 BATCH_SIZE = 16
-#: The loss is looked at so often, and the best state kept.
-CHECKS = 5
+#: The loss is looked at so often, and the best state kept; on at most so many pictures, spread over all of them.
+CHECKS, JUDGED = 5, 64
 #: Views that turn the object out of the picture lower the loss too, which is no gain.
 _LEAST_COVERAGE = 0.85
+#: Training is over: weights that only its first epochs have do not count.
+_EPOCH = math.inf
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,23 @@ class _State:
     loss: float
     coverage: float
     weights: dict[str, Tensor]
+
+
+def objective_of(trained: TrainedModel) -> Objective:
+    """The losses that a model is refined with.
+
+    Raises:
+        ReconError: they or the model need ground truth, or a loss cannot be built.
+    """
+    objective = Objective(build_losses(trained.resolved))
+    needs = {*objective.batch_fields, *getattr(trained.network, "batch_fields", ("image",))} - {"image"}
+    if needs:
+        raise ReconError(
+            f"its losses compare with ground truth ({', '.join(sorted(needs))})",
+            where=trained.source,
+            remedy="refine a model that was trained without",
+        )
+    return objective
 
 
 def refined(
@@ -63,22 +82,17 @@ def refined(
     """
     if steps < 1 or not len(images):
         raise ReconError("refining takes 1 or more steps and 1 or more pictures", remedy="give both")
+    objective = objective_of(trained)
     network = copy.deepcopy(trained.network)
-    objective = Objective(build_losses(trained.resolved))
-    needs = {*objective.batch_fields, *getattr(network, "batch_fields", ("image",))} - {"image"}
-    if needs:
-        raise ReconError(
-            f"its losses compare with ground truth ({', '.join(sorted(needs))})",
-            where=trained.source,
-            remedy="refine a model that was trained without",
-        )
     for term in objective.terms:
         if isinstance(term.component, nn.Module):
             term.component.to(trained.device)
-    images = images.to(trained.device)
     generator = torch.Generator().manual_seed(seed)
+    judged = images[torch.linspace(0, len(images) - 1, min(len(images), JUDGED)).round().long()].to(trained.device)
     network.train()
-    first = _state(network, objective, images)
+    with torch.no_grad():
+        objective.check(network(_batch(judged[:1])))
+    first = _state(network, objective, judged)
     best, last = first, first
     config = trained.resolved.pipeline.training
     optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=learning_rate)
@@ -86,7 +100,8 @@ def refined(
     with progress.task("refining", steps, "step") as task:
         for step in range(1, steps + 1):
             optimizer.zero_grad(set_to_none=True)
-            loss = _loss(network, objective, _draw(images, generator))
+            batch = _batch(_draw(images, generator).to(trained.device))
+            loss = objective(network(batch), _EPOCH, batch=batch).total
             if not bool(loss.isfinite()):
                 break
             loss.backward()  # type: ignore[no-untyped-call]
@@ -95,7 +110,7 @@ def refined(
             optimizer.step()
             task.advance()
             if step % every == 0 or step == steps:
-                last = _state(network, objective, images)
+                last = _state(network, objective, judged)
                 task.describe(f"refining, loss {last.loss:.3f}")
                 if last.loss < best.loss and last.coverage >= _LEAST_COVERAGE * first.coverage:
                     best = last
@@ -108,14 +123,13 @@ def refined(
 def _draw(images: Tensor, generator: torch.Generator) -> Tensor:
     """Up to :data:`BATCH_SIZE` pictures, each mirrored or not."""
     count = min(len(images), BATCH_SIZE)
-    chosen = images[torch.randperm(len(images), generator=generator)[:count].to(images.device)]
-    mirrored = (torch.rand(count, generator=generator) < 0.5).to(images.device)
+    chosen = images[torch.randperm(len(images), generator=generator)[:count]]
+    mirrored = torch.rand(count, generator=generator) < 0.5
     return torch.where(mirrored[:, None, None, None], chosen.flip(-1), chosen)
 
 
-def _loss(network: nn.Module, objective: Objective, images: Tensor) -> Tensor:
-    batch = Batch(image=images, index=torch.arange(len(images), device=images.device))
-    return objective(network(batch), batch=batch).total
+def _batch(images: Tensor) -> Batch:
+    return Batch(image=images, index=torch.arange(len(images), device=images.device))
 
 
 def _state(network: nn.Module, objective: Objective, images: Tensor) -> _State:
@@ -123,9 +137,9 @@ def _state(network: nn.Module, objective: Objective, images: Tensor) -> _State:
     losses, coverage = [], []
     with torch.no_grad():
         for chunk in torch.split(torch.cat((images, images.flip(-1))), BATCH_SIZE):
-            batch = Batch(image=chunk, index=torch.arange(len(chunk), device=chunk.device))
+            batch = _batch(chunk)
             output = network(batch)
-            losses.append(float(objective(output, batch=batch).total) * len(chunk))
+            losses.append(float(objective(output, _EPOCH, batch=batch).total) * len(chunk))
             covered = output.diagnostics.get("coverage")
             coverage.append(len(chunk) * (1.0 if covered is None else float(covered.mean())))
     total = 2 * len(images)
