@@ -71,6 +71,10 @@ class PluginHost:
         """(provider, folder) for every folder of pipelines that a plugin contributes."""
         return [(plugin.name, folder) for plugin in self.plugins for folder in plugin.pipelines]
 
+    def own(self) -> frozenset[str]:
+        """Names of the plugins that come with the toolkit itself."""
+        return frozenset(plugin.name for plugin in self.plugins if plugin.source.startswith("recon-toolkit "))
+
     def model_folders(self) -> list[tuple[str, Path]]:
         """(provider, folder) for every folder of trained models that a plugin contributes."""
         return [(plugin.name, folder) for plugin in self.plugins for folder in plugin.models]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from recon_toolkit.config.pipeline import resolve_component
 from recon_toolkit.detection import Detector, build_detector
+from recon_toolkit.errors import PluginError
 from recon_toolkit.inference.batch import reconstructed, stacked
 from recon_toolkit.inference.models import TrainedModel, load_model
 from recon_toolkit.inference.pictures import Crop, Finder, Source, pixels_of
@@ -19,16 +20,27 @@ from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstruction
 
-DEFAULT_DETECTOR = "haar-faces"
+#: The only detector there is, or the only one that comes with the toolkit.
+AUTO = "auto"
 
 
 def load_detector(name: str, host: PluginHost, settings: Sequence[str] = ()) -> Detector:
-    """The detector component ``name``; ``settings`` are ``option=value`` each.
+    """The detector component ``name``, or :data:`AUTO`; ``settings`` are ``option=value`` each.
 
     Raises:
         ConfigError: an option is wrong.
         PluginError: there is no such detector, or it cannot be built.
     """
+    if name == AUTO:
+        found = [entry for entry in host.registry.all() if entry.kind == "detector"]
+        chosen = found if len(found) == 1 else [entry for entry in found if entry.provider in host.own()]
+        if len(chosen) != 1:
+            names = ", ".join(entry.name for entry in found)
+            raise PluginError(
+                "there are several detectors" if found else "no detector is installed",
+                remedy=f"name one of {names}" if found else "take the pictures as crops: --no-detect, or detector=None",
+            )
+        name = chosen[0].name
     return build_detector(resolve_component("detector", name, settings, host))
 
 
@@ -55,7 +67,7 @@ class Reconstructor:
         run: str | Path | None = None,
         weights: str | Path | None = None,
         model: str | None = None,
-        detector: str | Detector | None = DEFAULT_DETECTOR,
+        detector: str | Detector | None = AUTO,
         device: torch.device | str = "cpu",
         host: PluginHost | None = None,
     ) -> Reconstructor:

@@ -26,6 +26,7 @@ from recon_toolkit.inference.models import bundled_models, load_model
 from recon_toolkit.inference.outputs import OUTPUTS, Outputs
 from recon_toolkit.inference.pictures import Finder, Source, pixels_of
 from recon_toolkit.plugins import load_plugins
+from recon_toolkit.reconstructor import load_detector
 from recon_toolkit.structures import Reconstruction
 from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 from recon_toolkit.training.share import share_weights
@@ -390,6 +391,22 @@ def test_the_bundled_model_fits_its_limit_and_has_a_card() -> None:
     for part in ("SIDE", "MAD", "seed", "recon run --pipeline unsup3d-faces", "cannot"):
         assert part in card
     assert found[0].summary
+
+
+def test_plugins_do_not_take_the_place_of_what_comes_with_the_toolkit(run_folder: Path, tmp_path: Path) -> None:
+    share_weights(run_folder, tmp_path / "models" / "theirs.safetensors")
+    plugin = tmp_path / "theirs.py"
+    plugin.write_text(
+        "from pathlib import Path\nfrom recon_toolkit import detector, hookimpl\n"
+        "@hookimpl\ndef recon_models(): yield Path(__file__).parent / 'models'\n"
+        "@detector('nothing')\ndef nothing(image): return []\n"
+    )
+    both, alone = load_plugins([plugin]), load_plugins([plugin], entry_points=[])
+    assert {model.name for model in bundled_models(both)} == {"faces", "theirs"}
+    assert load_model(host=both).source == "faces" and load_model(model="theirs", host=both).image_size == SIZE
+    assert load_detector("auto", alone)(noise()) == []
+    with pytest.raises(PluginError, match="no detector is installed"):
+        load_detector("auto", load_plugins(entry_points=[]))
 
 
 def test_models_that_are_not_there_are_named(run_folder: Path, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def demo(
             "--model", metavar="NAME", help="Use this bundled model; the only one by default.", show_default=False
         ),
     ] = None,
-    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds faces.")] = "haar-faces",
+    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds faces.")] = "auto",
     detector_set: Annotated[
         list[str] | None,
         typer.Option(

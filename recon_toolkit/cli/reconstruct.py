@@ -70,7 +70,7 @@ def reconstruct(
     detect: Annotated[
         bool, typer.Option("--detect/--no-detect", help="Find faces; or take each picture as a crop that one fills.")
     ] = True,
-    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds them.")] = "haar-faces",
+    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds them.")] = "auto",
     detector_set: Annotated[
         list[str] | None,
         typer.Option(

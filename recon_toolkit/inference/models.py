@@ -88,7 +88,7 @@ def load_model(
 ) -> TrainedModel:
     """A trained model: of the run folder ``run``, of the file ``weights``, or the bundled one called ``model``.
 
-    Without any of the three, the bundled model, if there is just one.
+    Without any of the three, the bundled model, if there is just one, or one that comes with the toolkit.
 
     Args:
         run: a run folder.
@@ -125,8 +125,9 @@ def load_model(
 def _bundled(name: str | None, host: PluginHost) -> BundledModel:
     found = bundled_models(host)
     names = [model.name for model in found]
-    if name is None and len(found) == 1:
-        return found[0]
+    own = [model for model in found if model.provider in host.own()]
+    if name is None and 1 in (len(found), len(own)):
+        return found[0] if len(found) == 1 else own[0]
     if name is None:
         message = "no trained model comes with the installed plugins" if not found else "there are several models"
         remedy = "name a run or a weights file" if not found else f"name one of {', '.join(names)}"
