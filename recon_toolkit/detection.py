@@ -51,10 +51,13 @@ class Detection:
 
 
 class Detector(Protocol):
-    """What a component of the kind ``detector`` is, once its options are set."""
+    """What a component of the kind ``detector`` is, once its options are set.
+
+    One detector may be called from several threads at once, so whatever a call changes must be its own or locked.
+    """
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
-        """Find objects.
+        """Find objects, whatever other threads search at the same time.
 
         Args:
             image: (H, W, 3) RGB, upright, of any size from one pixel on.

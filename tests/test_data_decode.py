@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from recon_toolkit.data.decode import MAX_PIXELS, Box, CentreCrop, DepthScale, read_depth, read_image, read_mask
+from recon_toolkit.data.decode import MAX_PIXELS, Box, CentreCrop, DepthScale, cut, read_depth, read_image, read_mask
 from recon_toolkit.errors import DataError
 
 
@@ -109,6 +109,58 @@ def test_crop_beyond_the_edge_repeats_it(tmp_path: Path) -> None:
     path = save(tmp_path / "a.png", Image.fromarray(ramp()))
     found = read_image(path, crop=Box(-4, -2, 12, 12), size=12)
     assert np.array_equal(found, np.pad(ramp(), ((2, 0), (4, 0), (0, 0)), mode="edge")[:12, :12])
+
+
+def cut_from_whole(picture: np.ndarray, box: Box, size: int | None) -> np.ndarray:
+    """A crop by its definition: the whole picture with its edges repeated, cut at the crop, and then resized."""
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = box.x, box.y, box.x + box.width, box.y + box.height
+    left, top, right, bottom = (max(0, int(np.ceil(over))) for over in (-x0, -y0, x1 - width, y1 - height))
+    padded = Image.fromarray(np.pad(picture, ((top, bottom), (left, right), (0, 0)), mode="edge"))
+    x0, x1, y0, y1 = x0 + left, x1 + left, y0 + top, y1 + top
+    if size is None:
+        return np.asarray(padded.crop((round(x0), round(y0), round(x1), round(y1))))
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, padded.width), min(y1, padded.height)
+    u, v = int(np.floor(x0)), int(np.floor(y0))
+    inner = padded.crop((u, v, int(np.ceil(x1)), int(np.ceil(y1))))
+    if (x0 - u, y0 - v, x1 - u, y1 - v) == (0, 0, size, size):
+        return np.asarray(inner)
+    return np.asarray(inner.resize((size, size), Image.Resampling.BILINEAR, box=(x0 - u, y0 - v, x1 - u, y1 - v)))
+
+
+@pytest.mark.parametrize("size", [None, 1, 7, 32, 90])
+def test_a_crop_is_that_of_the_whole_picture_with_its_edges_repeated(size: int | None) -> None:
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (40, 53, 3), dtype=np.uint8)  # noise: any pixel too many or too few would show
+    free = np.column_stack([random.uniform(-50, 60, (200, 2)), random.uniform(0.3, 70, (200, 2))])
+    halves = np.column_stack([random.integers(-60, 100, (200, 2)) / 2, random.integers(1, 40, (200, 2))])  # are rounded
+    boxes = [Box(*map(float, numbers)) for numbers in (*free, *halves)]
+    boxes += [Box(-7, -7, 32, 32), Box(-0.25, 3, 20.5, 20.5), Box(10, 30, 7, 7), Box(52.5, 39.5, 0.75, 0.75)]
+    over = {"left": 0, "top": 0, "right": 0, "bottom": 0, "inside": 0, "outside": 0}
+    for box in boxes:
+        beyond = {
+            "left": box.x < 0,
+            "top": box.y < 0,
+            "right": box.x + box.width > 53,
+            "bottom": box.y + box.height > 40,
+        }
+        beyond["inside"] = not any(beyond.values())
+        beyond["outside"] = box.x > 53 or box.y > 40 or box.x + box.width < 0 or box.y + box.height < 0
+        over = {name: count + beyond[name] for name, count in over.items()}
+        found = np.asarray(cut(Image.fromarray(picture), box, size, Path("a.png")))
+        assert np.array_equal(found, cut_from_whole(picture, box, size)), box
+    assert min(over.values()) >= 10, over
+
+
+def test_what_is_limited_is_the_crop_and_not_the_picture_around_it() -> None:
+    # 79 megapixels are read; with 200 columns more the whole picture would have more than the limit.
+    picture, corner = Image.new("RGB", (10_000, 7900)), ramp(500, 300)
+    assert picture.width * picture.height < MAX_PIXELS < (picture.width + 200) * picture.height
+    picture.paste(Image.fromarray(corner), (0, 3000))
+    found = np.asarray(cut(picture, Box(-200, 3000, 500, 500), 500, Path("a.png")))
+    assert np.array_equal(found, np.pad(corner, ((0, 0), (200, 0), (0, 0)), mode="edge"))
+    with pytest.raises(DataError, match=r"a\.png.*too far beyond"):
+        cut(picture, Box(-200, 0, 10_200, 7900), 64, Path("a.png"))
 
 
 def test_resizing_is_antialiased(tmp_path: Path) -> None:

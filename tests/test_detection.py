@@ -6,7 +6,9 @@ import json
 import math
 import shutil
 import sys
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -220,6 +222,23 @@ def test_a_large_picture_is_scaled_down_and_its_boxes_are_in_its_own_pixels(face
 def test_the_answer_is_the_same_each_time(faces: NDArray[np.uint8]) -> None:
     picture, _ = pasted(faces[:2], 80)
     assert detector()(picture) == detector()(picture)
+
+
+def test_several_threads_share_a_detector_and_find_what_one_would(faces: NDArray[np.uint8]) -> None:
+    find = detector()
+    pictures = [pasted(faces[1 : 2 + number], 40 + 8 * number, gap=20)[0] for number in range(3)]
+    alone = [find(picture) for picture in pictures]
+    assert all(alone)
+    together = threading.Barrier(3, timeout=60)
+
+    def search(first: int) -> list[list[Detection]]:
+        """All pictures, from another one on in each thread, so that no two search the same at a time."""
+        together.wait()
+        found = {(first + step) % 3: find(pictures[(first + step) % 3]) for step in range(3)}
+        return [found[number] for number in range(3)]
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(search, range(3))) == [alone] * 3
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (10, 10, 3), (1, 400, 3), (0, 5, 3), (37, 300, 3)])

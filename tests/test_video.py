@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -121,6 +122,65 @@ def test_a_truncated_matroska_file_is_noticed_too(tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(DataError, match=r"cut\.mkv"):
+        list(read_frames(path))
+
+
+def slides(path: Path, times: Sequence[Fraction], rate: Fraction, unit: Fraction, codec: str = "mpeg4") -> Path:
+    """A video whose frames begin at these times, by PyAV alone."""
+    with av.open(str(path), "w", options={"movflags": "faststart"} if path.suffix == ".mp4" else {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = unit
+        random = np.random.default_rng(0)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(random.integers(0, 256, (48, 64, 3)).astype(np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(time / unit), unit
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+#: Containers in which a frame says how long it is shown, and (FLV, WMV) in which none does.
+KINDS = {".mp4": "mpeg4", ".mkv": "mpeg4", ".webm": "libvpx", ".avi": "mpeg4", ".flv": "flv1", ".wmv": "wmv2"}
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("fps", ["1/4", "1", "3/2"])
+def test_a_slow_video_lasts_until_the_end_of_its_last_frame(tmp_path: Path, suffix: str, fps: str) -> None:
+    rate = Fraction(fps)
+    path = slides(tmp_path / f"slow{suffix}", [n / rate for n in range(5)], rate, 1 / rate, KINDS[suffix])
+    assert [number for number, _ in read_frames(path)] == list(range(5))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".flv"])
+def test_a_single_slow_frame_is_a_whole_video(tmp_path: Path, suffix: str) -> None:
+    path = slides(tmp_path / f"one{suffix}", [Fraction(0)], Fraction(1, 4), Fraction(4), KINDS[suffix])
+    assert len(list(read_frames(path))) == 1
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("times", [(0, 0.2, 2, 2.4, 5, 9), (0, 4, 4.1, 4.2), (0, 3, 3.04, 8)])
+def test_frames_at_uneven_times_are_all_of_the_video(tmp_path: Path, suffix: str, times: tuple[float, ...]) -> None:
+    starts = [Fraction(time).limit_denominator(1000) for time in times]
+    path = slides(tmp_path / f"uneven{suffix}", starts, Fraction(30), Fraction(1, 1000), KINDS[suffix])
+    assert len(list(read_frames(path))) == len(times)
+
+
+def test_the_length_of_a_video_that_starts_late_is_its_own(tmp_path: Path) -> None:
+    # In an FLV file the length counts from zero, and the first frame is two frames late where frames are reordered.
+    rate = Fraction(3, 2)
+    path = slides(tmp_path / "late.flv", [n / rate for n in range(2, 7)], rate, 1 / rate, "flv1")
+    assert len(list(read_frames(path))) == 5
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".flv"])
+@pytest.mark.parametrize("fps", ["1", "3/2", "10"])
+def test_a_slow_video_that_was_cut_off_is_noticed(tmp_path: Path, suffix: str, fps: str) -> None:
+    rate = Fraction(fps)
+    path = slides(tmp_path / f"cut{suffix}", [n / rate for n in range(20)], rate, 1 / rate, KINDS[suffix])
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 7 // 10])
+    with pytest.raises(DataError, match=r"damaged or truncated after \d+ frames"):
         list(read_frames(path))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +99,25 @@ def _own(cv2: Any, path: Path) -> Any:
     if not usable:
         raise DataError("is no cascade", where=str(path), remedy=remedy)
     return found
+
+
+class Classifiers(threading.local):
+    """The classifiers of some cascade files, for each thread its own: OpenCV's must not be shared while they search.
+
+    A thread loads its own when it first asks for one (about 10 ms a file).
+
+    Args:
+        files: as for :func:`load`.
+
+    Raises:
+        PluginError, DataError: as :func:`load`, at once or, where a file has gone since, in the thread that loads it.
+    """
+
+    def __init__(self, files: Iterable[str | Path]) -> None:  # called anew in each thread, with the same files
+        self._loaded = {file: load(file) for file in files}
+
+    def __getitem__(self, file: str | Path) -> Any:
+        return self._loaded[file]
 
 
 def crops(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recon_opencv.cascades import CAT, FRONTAL, PROFILE, Cascade, crops, load, opencv
+from recon_opencv.cascades import CAT, FRONTAL, PROFILE, Cascade, Classifiers, crops, opencv
 from recon_opencv.views import UPRIGHT, Pose, Pyramid, View
 from recon_toolkit import Detection
 from recon_toolkit.detection import distinct
@@ -124,8 +124,8 @@ class HaarFaces:
             label = "object" if kinds == "any" else kinds
             self._looks = (_Look(label, own, (own,), (UPRIGHT, *_TURNED), 8.0, _TURNED),)
             self._labels = {label}
-        files = {cascade.file for look in self._looks for cascade in (look.seeks, *look.judges)}
-        self._classifiers = {file: load(file) for file in files}
+        files = frozenset(cascade.file for look in self._looks for cascade in (look.seeks, *look.judges))
+        self._classifiers = Classifiers(files)
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
         """Find faces.

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from recon_toolkit.data.regions import Rectangle, covered, extended, scaled, within
 from recon_toolkit.errors import DataError, ReconError
 
 #: Larger images are refused before a pixel of them is decoded (240 MB as RGB).
@@ -257,6 +258,18 @@ class _explained:
                 ) from error
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image as :func:`read_image` reads it: turned as its EXIF data says, 8 bits, transparent parts on white.
+
+    Raises:
+        DataError: a floating-point image, whose range is not known.
+    """
+    try:
+        return _rgb(_upright(image))
+    except ValueError as error:
+        raise DataError(str(error), remedy="convert it to 8 or 16 bits") from None
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
@@ -303,33 +316,35 @@ def _box(crop: Crop | None, width: int, height: int, *, path: Path) -> Box:
 
 
 def cut(image: Image.Image, box: Box, size: int | None, path: Path) -> Image.Image:
-    """Crop and resize in one step; the outermost pixels are repeated beyond the edges."""
+    """Crop and resize in one step; the outermost pixels are repeated beyond the edges.
+
+    Raises:
+        DataError: the crop reaches beyond the edges and has more than :data:`MAX_PIXELS`.
+    """
     x0, y0, x1, y1 = box.x, box.y, box.x + box.width, box.y + box.height
     left, top = max(0, int(np.ceil(-x0))), max(0, int(np.ceil(-y0)))
     right, bottom = max(0, int(np.ceil(x1 - image.width))), max(0, int(np.ceil(y1 - image.height)))
-    if left or top or right or bottom:
-        if (image.width + left + right) * (image.height + top + bottom) > MAX_PIXELS:
-            raise DataError("the crop reaches too far beyond the image", where=str(path), remedy="check the crop box")
-        edges = np.pad(np.asarray(image), ((top, bottom), (left, right), (0, 0)), mode="edge")
-        image = Image.fromarray(edges)
-        x0, x1, y0, y1 = x0 + left, x1 + left, y0 + top, y1 + top
+    # From here on in pixels of the image with its edges repeated, of which only the crop is ever made.
+    width, height = left + image.width + right, top + image.height + bottom
+    x0, x1, y0, y1 = x0 + left, x1 + left, y0 + top, y1 + top
     if size is None:
-        return image.crop((round(x0), round(y0), round(x1), round(y1)))
-    limits = (max(x0, 0.0), max(y0, 0.0), min(x1, float(image.width)), min(y1, float(image.height)))
-    return resized(image, limits, size)
+        limits: Rectangle = (round(x0), round(y0), round(x1), round(y1))
+    else:
+        limits = (max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height)))
+    pixels = covered(limits)
+    pixels = (pixels[0] - left, pixels[1] - top, pixels[2] - left, pixels[3] - top)
+    if (pixels[2] - pixels[0]) * (pixels[3] - pixels[1]) > MAX_PIXELS and not within(pixels, image):
+        raise DataError("the crop reaches too far beyond the image", where=str(path), remedy="check the crop box")
+    inner = extended(image, pixels)
+    return inner if size is None else scaled(inner, limits, size)
 
 
-def resized(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+def resized(image: Image.Image, box: Rectangle, size: int) -> Image.Image:
     """A box (left, top, right, bottom) of an image, resized to ``size`` × ``size`` with antialiasing.
 
     What lies outside the box has no part in it: Pillow alone would let it bleed in over the box's edges.
     """
-    left, top = int(np.floor(box[0])), int(np.floor(box[1]))
-    inner = image.crop((left, top, int(np.ceil(box[2])), int(np.ceil(box[3]))))
-    moved = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    if moved == (0, 0, size, size):
-        return inner
-    return inner.resize((size, size), Image.Resampling.BILINEAR, box=moved)
+    return scaled(image.crop(covered(box)), box, size)
 
 
 def _read_depth_image(path: Path) -> tuple[NDArray[np.float64], DepthScale | None]:

@@ -102,7 +102,9 @@ def read_frames(
 
 def _frames(path: Path, every: int, limit: int | None) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     with _opened(path) as (container, stream):
-        number, end = 0, 0.0
+        number, end, last = 0, 0.0, None
+        # A stream's length counts from its first frame, a container's from zero.
+        start = float((stream.start_time or 0) * (stream.time_base or 0)) if stream.duration is not None else 0.0
         for frame in _decoded(container, stream, path):
             if number % every == 0:
                 yield number, _picture(frame, stream, path)
@@ -110,7 +112,8 @@ def _frames(path: Path, every: int, limit: int | None) -> Iterator[tuple[int, ND
                     return
             number += 1
             if frame.time is not None:
-                end = max(end, frame.time - float((stream.start_time or 0) * (stream.time_base or 0)))
+                end = max(end, frame.time - start + _shown_seconds(frame, last, stream))
+                last = frame.time
         if not number:
             raise _no_frame(path)
         stated = _stated_seconds(container, stream)
@@ -226,6 +229,16 @@ def _picture(frame: av.VideoFrame, stream: VideoStream, path: Path) -> NDArray[n
     _check_size(width, height, path)  # it may change on the way
     pixels: NDArray[Any] = frame.to_ndarray(format="rgb24", width=width, height=height)
     return np.ascontiguousarray(np.rot90(pixels, -_turn(frame)), dtype=np.uint8)
+
+
+def _shown_seconds(frame: av.VideoFrame, last: float | None, stream: VideoStream) -> float:
+    """How long a frame is shown; where it does not say, as long as the one before, which began at ``last``."""
+    if frame.duration and frame.time_base:
+        return float(frame.duration * frame.time_base)
+    if last is not None and frame.time is not None:
+        return max(0.0, frame.time - last)
+    rate = stream.average_rate or stream.guessed_rate
+    return float(1 / rate) if rate else 0.0
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float | None:
