@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline, resolve_component
-from recon_toolkit.errors import PluginError, ReconError
+from recon_toolkit.errors import DataError, PluginError, ReconError
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.training.checkpoint import Checkpoint, load_weights, save_checkpoint
 from recon_toolkit.unpickle import read_torch_file
@@ -73,7 +74,8 @@ def import_file(
     Args:
         format_name: an importer's name.
         file: the checkpoint, a file of ``torch.save``.
-        out: the weights file; by default beside ``file``, with the ending ``.safetensors``.
+        out: the weights file, which may replace one; by default a new one beside ``file``, with the ending
+            ``.safetensors``.
         options: the importer's options, as YAML holds them.
         overrides: ``a.b.c=value`` each, over the importer's pipeline.
         host: the plugins; a fresh :func:`~recon_toolkit.plugins.load_plugins` by default.
@@ -82,10 +84,10 @@ def import_file(
         PluginError: there is no such importer, or it fails.
         ConfigError: an option or an override is wrong.
         CheckpointError: the file cannot be read, or is not what the importer takes.
-        DataError: ``out`` cannot be written.
+        DataError: ``out`` cannot be written, or is not given and there is a file of its name.
     """
     file = Path(file)
-    out = file.with_suffix(".safetensors") if out is None else Path(out)
+    may_replace, out = out is not None, file.with_suffix(".safetensors") if out is None else Path(out)
     host = load_plugins() if host is None else host
     # JSON is YAML, and quotes what a word of the command line would need quoted.
     settings = [f"{name}={json.dumps(value)}" for name, value in (options or {}).items()]
@@ -97,10 +99,12 @@ def import_file(
     if not isinstance(found, Imported):
         who = f"importer '{part.entry.name}' of plugin '{part.entry.provider}'"
         raise PluginError(f"{who} returned a {type(found).__name__}", remedy="return recon_toolkit.Imported")
+    if not may_replace and os.path.lexists(out):  # it may be of something else that happens to share the name
+        raise DataError("there is such a file already", where=str(out), remedy="name it with --out to replace it")
     notes = [*found.notes, *([f"set here: {', '.join(overrides)}"] if overrides else [])]
     resolved = _resolved(found.pipeline, f"{file.stem}.yaml", overrides, host)
+    load_weights(build_model(resolved), found.weights, str(file))
     weights = {name: tensor.detach().contiguous() for name, tensor in found.weights.items()}
-    load_weights(build_model(resolved), weights, str(file))
     named = {f"model.{name}": tensor for name, tensor in weights.items()}
     origin = {"imported": {"format": format_name, "file": file.name, "notes": notes}}
     save_checkpoint(out, Checkpoint(0, resolved.to_yaml(), resolved.fingerprint, named, origin))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from published_layout import checkpoint, networks, write_checkpoint
+from recon_unsup3d.importer_layout import SLOTS, find_network
 from recon_unsup3d.importer_settings import find_settings
 
 from recon_toolkit import CheckpointError, PluginError
@@ -336,11 +337,12 @@ def test_a_configuration_beside_the_checkpoint_is_used(small, tmp_path):
     assert math.degrees(model.view_range[0]) == pytest.approx(45) and model.view_range[3:] == (0.1, 0.1, 0.05)
     assert "configs.yml beside the checkpoint" in " ".join(report.notes)
     # A preset that is asked for has the last word, and so has a configuration that is named.
-    import_file("unsup3d", path, options={"preset": "cat"})
-    assert loaded(tmp_path / "checkpoint100.safetensors", tmp_path).depth_range == (0.9, 1.1)
+    out = tmp_path / "other.safetensors"
+    import_file("unsup3d", path, out=out, options={"preset": "cat"})
+    assert loaded(out, tmp_path).depth_range == (0.9, 1.1)
     (tmp_path / "other.yml").write_text("image_size: 64\nmax_amb_light: 0.5\n")
-    import_file("unsup3d", path, options={"config": str(tmp_path / "other.yml")})
-    model = loaded(tmp_path / "checkpoint100.safetensors", tmp_path)
+    import_file("unsup3d", path, out=out, options={"config": str(tmp_path / "other.yml")})
+    model = loaded(out, tmp_path)
     # What it does not say is as in the original's code, where objects also move along the axis.
     assert model.ambient_range == (0, 0.5) and model.view_range[5] == 0.1
 
@@ -373,12 +375,12 @@ def test_a_configuration_that_does_not_fit_is_refused(small, tmp_path, config, m
 
 def test_a_guess_is_doubted_where_the_training_was_longer_than_that_of_faces(tmp_path):
     for epoch, doubts in ((30, False), (200, True)):
-        write_checkpoint(tmp_path / "checkpoint.pth", networks(8), epoch=epoch)
-        said = " ".join(import_file("unsup3d", tmp_path / "checkpoint.pth").notes)
+        path, out = tmp_path / "checkpoint.pth", tmp_path / "out.safetensors"
+        write_checkpoint(path, networks(8), epoch=epoch)
+        said = " ".join(import_file("unsup3d", path, out=out).notes)
         assert ("--preset cat)" in said) == doubts
-        assert "cats 200" not in " ".join(
-            import_file("unsup3d", tmp_path / "checkpoint.pth", options={"preset": "celeba"}).notes
-        )
+        said = " ".join(import_file("unsup3d", path, out=out, options={"preset": "celeba"}).notes)
+        assert "cats 200" not in said
 
 
 def test_cars_are_recognised_by_their_lack_of_confidence(tmp_path):
@@ -388,8 +390,8 @@ def test_cars_are_recognised_by_their_lack_of_confidence(tmp_path):
     report = import_file("unsup3d", tmp_path / "car.pth")
     assert any("preset car (ASSUMED" in note for note in report.notes)
     assert loaded(tmp_path / "car.safetensors", tmp_path).border_depth == pytest.approx(1.08)
-    import_file("unsup3d", tmp_path / "car.pth", options={"preset": "cat"})
-    model = loaded(tmp_path / "car.safetensors", tmp_path)
+    import_file("unsup3d", tmp_path / "car.pth", out=tmp_path / "cat.safetensors", options={"preset": "cat"})
+    model = loaded(tmp_path / "cat.safetensors", tmp_path)
     assert "confidence" not in model.encoders and model.reconstruct(picture()[None]).confidence is None
 
 
@@ -418,11 +420,18 @@ def mixed():
     return {**narrow(), "netA": {"network.0.weight": torch.zeros(8, 3, 4, 4), "network.1.weight": torch.zeros(8)}}
 
 
-def not_finite():
-    made = networks(8)
-    with torch.no_grad():
-        made["netV"].network[0].weight[0, 0, 0, 0] = math.nan
-    return checkpoint(made)
+def spoilt(network, name, value, dtype=torch.float32):
+    """A narrow checkpoint with one odd number, or with whole ones where ``dtype`` says so."""
+    found = narrow()
+    state = found[network]
+    tensor = state[name].to(dtype)
+    tensor.flatten()[-1] = value
+    return {**found, network: {**state, name: tensor}}
+
+
+def without_values(shape):
+    """A layer that can be told from others by its shape alone: going through its values takes more than there is."""
+    return {**narrow(), "netA": {"network.0.weight": torch.zeros(1).expand(shape)}}
 
 
 @pytest.mark.parametrize(
@@ -435,7 +444,12 @@ def not_finite():
         ("unsup3d", dict, "it holds nothing"),
         ("unsup3d", mixed, "the layers of netA (albedo) are not those of the published network"),
         ("unsup3d", lambda: narrow(netV=[1, 2]), "netV holds a list, not weights by name"),
-        ("unsup3d", not_finite, "netV.network.0.weight has values that are not finite"),
+        ("unsup3d", lambda: spoilt("netV", "network.0.weight", math.nan), "netV.network.0.weight has values that are"),
+        ("unsup3d", lambda: spoilt("netC", "out_net2.0.weight", -math.inf), "netC.out_net2.0.weight has values that"),
+        ("unsup3d", lambda: spoilt("netD", "network.1.bias", math.inf, torch.half), "netD.network.1.bias has values"),
+        ("unsup3d", lambda: spoilt("netD", "network.1.bias", 1, torch.int64), "netD.network.1.bias has values that"),
+        ("unsup3d", lambda: without_values((2**28,)), "(268435456,) made of 1 stored numbers, as Tensor.expand makes"),
+        ("unsup3d", lambda: without_values((2**40,)), "(1099511627776,) made of 1 stored numbers, as Tensor.expand"),
         ("unsup3d", lambda: [1, 2], "holds a list, not a dictionary by names"),
     ],
 )
@@ -445,6 +459,26 @@ def test_another_checkpoint_is_refused_with_a_hint(tmp_path, format_name, conten
     error = capsys.readouterr().err
     assert message in error and "other.pth" in error and error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["other.pth"]
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (8, 3, 4, 2**36), (1, 2**40), (1, 3, 4, 2**36)])
+def test_shapes_are_checked_before_values(shape):
+    """Nobody has the memory for these values: not for their sum in float64, nor for LeMul's confidence twice."""
+    for slot, name in ((SLOTS[1], "network.0.weight"), (SLOTS[4], "out_net1.6.weight")):
+        with pytest.raises(CheckpointError, match=f"the layers of {slot.key} .* are not those of the published"):
+            find_network(slot, {name: torch.zeros(1).expand(shape)}, "x.pth")
+
+
+def test_a_file_that_is_there_is_replaced_only_by_its_name(small, tmp_path, capsys):
+    path, beside = tmp_path / "faces.pth", tmp_path / "faces.safetensors"
+    path.write_bytes(small.read_bytes())
+    beside.write_bytes(b"of something else")
+    assert execute(["import", "unsup3d", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{beside}: there is such a file already (name it with --out to replace it)" in error
+    assert beside.read_bytes() == b"of something else" and len(list(tmp_path.iterdir())) == 2
+    assert execute(["import", "unsup3d", str(path), "--out", str(beside)]) == 0
+    assert load_checkpoint(beside).extra["imported"]["file"] == "faces.pth"
 
 
 def test_wrong_arguments_are_errors(small, tmp_path):

@@ -7,6 +7,8 @@ import os
 import pickle
 import random
 import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 
@@ -222,10 +224,32 @@ REFUSED = {
     "a shape of huge numbers": (tensor(shape=HUGE + b"\x85"), "beyond its storage"),
     "a product of huge numbers": (
         tensor(shape=(b"J\xff\xff\xff\x0f" * 3) + b"\x87", strides=b"K\x00K\x00K\x00\x87"),
-        "beyond its storage",
+        "(268435455, 268435455, 268435455) made of 4 stored numbers",
+    ),
+    "one number more than are stored": (
+        tensor(shape=b"K\x05\x85", strides=b"K\x00\x85"),
+        "shape (5,) made of 4 stored numbers, as Tensor.expand makes them",
+    ),
+    "a shape that is a word": (tensor(shape=word("xy")), "more or other than a few numbers"),
+    "a shape that is bytes": (tensor(shape=b"C\x01\x04", strides=b"C\x01\x01"), "more or other than a few numbers"),
+    "a shape of many numbers": (
+        tensor(shape=b"(" + b"K\x01" * 17 + b"t", strides=b"(" + b"K\x01" * 17 + b"t"),
+        "more or other than a few numbers",
+    ),
+    "a size that is a word": (dictionary(b"ctorch\nSize\n" + word("xy") + b"\x85R"), "more or other than a few"),
+    "a size that is bytes": (dictionary(b"ctorch\nSize\nC\x02xy\x85R"), "more or other than a few"),
+    "a size of many numbers": (dictionary(b"ctorch\nSize\n(" + b"K\x01" * 17 + b"t\x85R"), "more or other than a few"),
+    "a size of fractions": (dictionary(b"ctorch\nSize\nG" + bytes(8) + b"\x85\x85R"), "not of whole numbers"),
+    "a dictionary of a tensor's rows": (
+        dictionary(b"ccollections\nOrderedDict\n" + tensor()[len(dictionary(b"")) - 2 : -2] + b"\x85R"),
+        "a dictionary that is not of pairs",
+    ),
+    "a dictionary of words": (
+        dictionary(b"ccollections\nOrderedDict\n](" + word("xy") + b"e\x85R"),
+        "a dictionary that is not of pairs",
     ),
     "more strides than sizes": (tensor(strides=b"K\x01K\x01\x86"), "impossible shape"),
-    "a shape of words": (tensor(shape=word("x") + b"\x85"), "impossible shape"),
+    "a shape of words": (tensor(shape=word("x") + b"\x85"), "not of whole numbers"),
     "a storage larger than its record": (tensor(flat=storage(b"K\x05")), "has 16 bytes, but 20 are asked for"),
     "a storage smaller than its record": (tensor(flat=storage(b"K\x03")), "has 16 bytes, but 12 are asked for"),
     "a storage larger than the file": (tensor(flat=storage(HUGE)), "larger than the file"),
@@ -294,6 +318,67 @@ def test_nothing_exhausts_the_machine(tmp_path, name):
         read_torch_file(tmp_path / "file.pth")
     except CheckpointError as error:
         assert len(str(error)) < 1000
+
+
+# Files of at most 3 MB that would take hundreds, or get others to, where sizes are not checked first.
+REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
+ONE = b"(" + storage() + b"K\x00K\x01\x85K\x01\x85\x89}t"  # the arguments for a tensor of one number
+WORD, BYTES = word("x" * 2_000_000), b"B" + struct.pack("<I", 2_000_000) + bytes(2_000_000)
+SHARED = b"q\x01ctorch\nSize\nq\x02"  # memo 1: the value before, memo 2: torch.Size
+SIZES = b"h\x02h\x01\x85R" * 41  # of 2 million pointers each, if they were made
+GROWING = {
+    "sizes that are a long word": A + b"(" + WORD + SHARED + SIZES + b"ls.",
+    "sizes that are long bytes": A + b"(" + BYTES + SHARED + SIZES + b"ls.",
+    "an expanded tensor": tensor(shape=b"J\x00\x00\x00\x10\x85", strides=b"K\x00\x85"),
+    "a very much expanded tensor": tensor(shape=b"\x8a\x06\x00\x00\x00\x00\x00\x01\x85", strides=b"K\x00\x85"),
+    "dictionaries of a long tuple": A
+    + b"(("
+    + b"]" * 500_000
+    + b"tq\x01ccollections\nOrderedDict\nq\x02"
+    + b"h\x02h\x01R0" * 300_000
+    + b"ls.",
+    "names of long words": b"\x80\x04}" + WORD + b"q\x01(" + b"h\x01h\x01\x93" * 100_000 + b"ls.",
+    "a tensor many times": A + b"(" + REBUILD + b"q\x05" + ONE + b"q\x06" + b"h\x05h\x06R" * 600_000 + b"ls.",
+    "sets": A + b"(" + b"\x8f" * 1_990_000 + b"ls.",
+}
+#: What a reader may take besides: the largest file takes 2 million steps, of each of which 100 bytes can be kept.
+SPARE = 300 << 20
+READER = f"""
+import resource, sys
+from recon_toolkit import CheckpointError
+from recon_toolkit.unpickle import read_torch_file
+
+read_torch_file(sys.argv[1])  # what is loaded at the first use does not count
+with open("/proc/self/statm") as file:
+    held = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (held + {SPARE}, held + {SPARE}))
+for path in sys.argv[2:]:
+    try:
+        read_torch_file(path)
+        print("read")
+    except CheckpointError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit of a process's memory is Linux's")
+def test_sizes_are_checked_before_memory_is_taken(tmp_path):
+    """In a process that can take 300 MB and no more: one that tries to is told by the reader's own error."""
+    paths = [tmp_path / f"{number}.pth" for number in range(len(GROWING))]
+    for path, pickled in zip(paths, GROWING.values(), strict=True):
+        path.write_bytes(archive(pickled, DATA))
+        assert path.stat().st_size < 3_100_000
+    (tmp_path / "good.pth").write_bytes(saved(contents(), zipped=True))
+    command = [sys.executable, "-c", READER, str(tmp_path / "good.pth"), *map(str, paths)]
+    # One thread: the stacks of others would count, whenever they start.
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert ended.returncode == 0, ended.stderr
+    said = dict(zip(GROWING, ended.stdout.splitlines(), strict=True))
+    assert all("nothing in it was executed" in line and "Error" not in line for line in said.values()), said
+    for name in ("an expanded tensor", "a very much expanded tensor"):
+        assert "as Tensor.expand makes them" in said[name] and ".clone()" in said[name]
 
 
 def test_a_bomb_is_not_unpacked(tmp_path):
@@ -408,3 +493,26 @@ def test_legacy_storages_must_be_those_of_the_tensors(tmp_path):
         (tmp_path / "file.pth").write_bytes(whole[:end] + struct.pack("<q", count) + whole[end + 8 :])
         with pytest.raises(CheckpointError, match="of another size"):
             read_torch_file(tmp_path / "file.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_what_torch_saves_of_an_expanded_tensor_is_refused(tmp_path, zipped):
+    (tmp_path / "file.pth").write_bytes(saved({"a": torch.zeros(1).expand(2**28)}, zipped=zipped))
+    with pytest.raises(CheckpointError, match=r"\(268435456,\) made of 1 stored numbers") as caught:
+        read_torch_file(tmp_path / "file.pth")
+    assert "save such tensors with .clone()" in str(caught.value)
+
+
+def test_a_view_of_a_legacy_storage_starts_where_the_view_does(tmp_path):
+    """Old writers gave a storage that was part of another one as (key, offset, elements) of that one."""
+    view = b"(" + word("storage") + b"ctorch\nFloatStorage\n" + word("0") + word("cpu") + b"K\x04"
+    flat = view + b"(" + word("part") + b"K\x01K\x03ttQ"
+    heads = (LEGACY_MAGIC, 1001, {"little_endian": True})
+    (tmp_path / "file.pth").write_bytes(
+        b"".join(pickle.dumps(head, 2) for head in heads)
+        + tensor(offset=b"K\x01", shape=b"K\x02\x85", flat=flat)
+        + pickle.dumps(["0"], 2)
+        + struct.pack("<q4f", 4, 1, 2, 3, 4)
+    )
+    assert torch.load(tmp_path / "file.pth")["a"].tolist() == [3, 4]
+    assert read_torch_file(tmp_path / "file.pth")["a"].tolist() == [3, 4]

@@ -84,6 +84,7 @@ def find_network(slot: Slot, state: Any, where: str) -> FoundNetwork:
             finite.
     """
     tensors = _tensors(slot, state, where)
+    # Shapes come before values: only tensors of the size that they should have are gone through or copied.
     if slot.role == "confidence":
         tensors = _two_channels(tensors)
     first = tensors.get("network.0.weight")
@@ -92,6 +93,7 @@ def find_network(slot: Slot, state: Any, where: str) -> FoundNetwork:
     for size in SIZES:
         options = _options(slot, size, width, shapes)
         if options is not None and _shapes(slot, size, options) == shapes:
+            _check_values(slot, tensors, where)
             return FoundNetwork(slot, size, options, {k: v.float() for k, v in tensors.items()})
     sizes = ", ".join(map(str, SIZES))
     raise CheckpointError(
@@ -111,21 +113,31 @@ def _tensors(slot: Slot, state: Any, where: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, tensor in state.items():
         part, dot, rest = str(name).partition(".")
-        # A sum is not finite if any of its terms is not.
-        if not tensor.is_floating_point() or not bool(tensor.sum(dtype=torch.float64).isfinite()):
+        found[_PARTS.get(part, part) + dot + rest] = tensor
+    return found
+
+
+def _check_values(slot: Slot, tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in tensors.items():
+        # The extremes are not finite if any number is not, and finding them takes no copy.
+        if not tensor.is_floating_point() or not all(bool(extreme.isfinite()) for extreme in tensor.aminmax()):
             raise CheckpointError(
-                f"{slot.key}.{str(name)[:60]} has values that are not finite numbers",
+                f"{slot.key}.{_theirs(name)} has values that are not finite numbers",
                 where=where,
                 remedy="the training that wrote it had failed; use an earlier checkpoint",
             )
-        found[_PARTS.get(part, part) + dot + rest] = tensor
-    return found
+
+
+def _theirs(name: str) -> str:
+    """The published name of a tensor of ours."""
+    part, dot, rest = name.partition(".")
+    return {ours: theirs for theirs, ours in _PARTS.items()}.get(part, part) + dot + rest
 
 
 def _two_channels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """LeMul's confidence has one channel, ours one for each of the plain and the flipped image: both are the same."""
     return {
-        name: tensor.repeat(2, 1, 1, 1) if name in _CONFIDENCE_HEADS and tensor.shape[:1] == (1,) else tensor
+        name: tensor.expand(2, *tensor.shape[1:]) if name in _CONFIDENCE_HEADS and tensor.shape[:1] == (1,) else tensor
         for name, tensor in tensors.items()
     }
 

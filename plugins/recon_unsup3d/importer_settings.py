@@ -154,7 +154,7 @@ def _configured(found: Mapping[str, Any], source: str, path: Path, lemul: bool) 
         value = found.get(name)
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1e9 < value < 1e9:
             raise CheckpointError(f"its '{name}' is no number", where=str(path), remedy="mend it, or use --preset")
         numbers[name] = float(value)
     size = numbers.pop("image_size", None)

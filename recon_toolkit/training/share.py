@@ -13,16 +13,19 @@ def share_weights(run: str | Path, out: str | Path, *, half: bool = True) -> int
 
     Args:
         run: a run folder.
-        out: a safetensors file.
+        out: a safetensors file, but not the run's own.
         half: store float16 instead of float32.
 
     Raises:
-        CheckpointError: the run has no finished model, or a weight is too large for 16 bits.
+        CheckpointError: the run has no finished model, ``out`` is that model's file, or a weight is too large for 16
+            bits.
         DataError: the file cannot be written.
     """
     source, out = Path(run) / WEIGHTS, Path(out)
     if not source.is_file():
         raise CheckpointError("it has no finished model", where=str(run), remedy="finish the run with --resume")
+    if out.exists() and out.samefile(source):
+        raise CheckpointError("it is the run's own model", where=str(out), remedy="name another file with --out")
     stored = load_checkpoint(source)
     tensors = {f"model.{name}": tensor for name, tensor in stored.part("model").items()}
     if half:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import pickletools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +12,16 @@ from torch import Tensor
 
 #: Steps of a pickle that are followed. Checkpoints take some ten thousand.
 MOST_STEPS = 2_000_000
+#: What steps count for whose result takes more memory than a number: sets, stand-ins for names, and storages.
+_COSTS = {
+    **dict.fromkeys(("EMPTY_SET", "FROZENSET"), 8),
+    **dict.fromkeys(("GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX"), 4),
+    "BINPERSID": 32,
+}
+#: What a call that does something counts for besides: it may make a tensor.
+_CALL_COST = 32
+#: Dimensions that a tensor can have here.
+_MOST_DIMENSIONS = 16
 
 
 class Source(Protocol):
@@ -23,7 +33,16 @@ class Source(Protocol):
 
 
 class Refused(Exception):
-    """The file asks for what is not read; the message says what."""
+    """The file asks for what is not read.
+
+    Args:
+        message: what that is.
+        remedy: what can be done about it, if there is more than getting another file.
+    """
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class Foreign:
@@ -38,21 +57,36 @@ class Foreign:
         return f"<{self.name[:80]}, not loaded>"
 
 
+def _size(numbers: Any = ()) -> tuple[int, ...]:
+    """A few whole numbers; anything longer is not copied."""
+    if not isinstance(numbers, tuple | list) or len(numbers) > _MOST_DIMENSIONS:
+        raise Refused("it has a size of more or other than a few numbers")
+    if not all(type(number) is int for number in numbers):
+        raise Refused("it has a size that is not of whole numbers")
+    return tuple(numbers)
+
+
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_rest: Any) -> Tensor:
     if not isinstance(storage, Tensor) or storage.ndim != 1:
         raise Refused("it has a tensor without storage")
-    shape, strides = tuple(shape), tuple(strides)
-    numbers = (offset, *shape, *strides)
-    if not len(shape) == len(strides) <= 16 or not all(type(n) is int and 0 <= n < 2**48 for n in numbers):
+    shape, strides = _size(shape), _size(strides)
+    if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *strides)):
         raise Refused("it has a tensor of impossible shape")
     reach = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if math.prod(shape) > 2**48 or (0 not in shape and reach >= len(storage)):
+    if 0 not in shape and reach >= len(storage):
         raise Refused("it has a tensor beyond its storage")
-    return torch.as_strided(storage, shape, strides, offset)
+    if math.prod(shape) > len(storage):  # a stride of 0 makes few numbers many: whoever copies them fills the memory
+        raise Refused(
+            f"it has a tensor of shape {shape} made of {len(storage)} stored numbers, as Tensor.expand makes them",
+            "save such tensors with .clone(), which stores every number",
+        )
+    return torch.as_strided(storage, shape, strides, storage.storage_offset() + offset)
 
 
 def _ordered(pairs: Any = (), *_rest: Any) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
+    if not isinstance(pairs, tuple | list) or not all(isinstance(pair, tuple | list) for pair in pairs):
+        raise Refused("it has a dictionary that is not of pairs")
     _put_all(found, (part for key, value in pairs for part in (key, value)))
     return found
 
@@ -64,7 +98,7 @@ def _first(value: Any, *_rest: Any) -> Any:
 #: The only names that a call does something for, and what stands in for them.
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered,
-    "torch.Size": lambda numbers=(): tuple(numbers),
+    "torch.Size": _size,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _first,
@@ -89,7 +123,7 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 def _is_key(value: Any) -> bool:
     """Whether a dictionary or a set takes it: no nested tuple, whose hash recurses, and no numbers made to collide."""
-    return isinstance(value, str | bytes) or value is None or (isinstance(value, int) and abs(value) < 2**53)
+    return isinstance(value, str | bytes) or value is None or (isinstance(value, int) and -(2**53) < value < 2**53)
 
 
 def _put_all(target: Any, items: Iterable[Any]) -> None:
@@ -125,7 +159,7 @@ class Machine:
         """
         steps: Iterable[Any] = pickletools.genops(self._file)  # type: ignore[arg-type]
         for opcode, argument, _ in steps:
-            self._spend(1)
+            self._spend(_COSTS.get(opcode.name, 1))
             if opcode.name == "STOP":
                 return self._pop()
             self._step(opcode.name, argument)
@@ -216,19 +250,21 @@ class Machine:
             last, module = self._pop(), self._pop()
             if not isinstance(last, str) or not isinstance(module, str):
                 raise Refused("it names something by no word")
+            self._spend(len(module) + len(last))  # a word kept in the memo could be put together many times
             self._stack.append(Foreign(f"{module}.{last}"))
         elif name == "INST":
             self._since_mark()
             self._stack.append(Foreign(argument.replace(" ", ".", 1)))
         elif name == "OBJ":
-            self._stack.append(self._called(*(self._since_mark() or [None])))
+            function, *arguments = self._since_mark() or [None]
+            self._stack.append(self._called(function, arguments))
         elif name in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
             if name == "NEWOBJ_EX":
                 self._pop()  # keyword arguments
             arguments, function = self._pop(), self._pop()
             if not isinstance(arguments, tuple):
                 raise Refused("it calls something with no list of arguments")
-            self._stack.append(self._called(function, *arguments))
+            self._stack.append(self._called(function, arguments))
         elif name == "BUILD":
             self._pop()  # a state: ours have none
             self._top()
@@ -237,10 +273,14 @@ class Machine:
         else:
             raise Refused(f"its pickle has the step {name}, which checkpoints do not need")
 
-    def _called(self, function: Any, *arguments: Any) -> Any:
+    def _called(self, function: Any, arguments: Sequence[Any]) -> Any:
         if not isinstance(function, Foreign):
             raise Refused("it calls something that is no function")
-        # A call may copy what it is given, which one list kept in the memo could be many times.
-        self._spend(sum(len(argument) for argument in arguments if isinstance(argument, list | dict)))
         known = _CALLS.get(function.name)
-        return Foreign(function.name) if known is None else known(*arguments)
+        if known is None:  # what it is given is not looked at
+            return Foreign(function.name)
+        # A call may go through what it is given, or copy it, which one object kept in the memo could be many times.
+        # A tensor's numbers are neither.
+        self._spend(_CALL_COST + len(arguments))
+        self._spend(sum(len(a) for a in arguments if isinstance(a, Sized) and not isinstance(a, Tensor)))
+        return known(*arguments)

@@ -53,21 +53,22 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
 
     Values are numbers, words, bytes, lists, tuples, sets, dictionaries and tensors on the CPU; ordered dictionaries
     come as plain ones. Everything else is a :class:`Foreign`. Entries of dictionaries whose key is neither a word nor
-    a whole number are left out.
+    a whole number are left out. No tensor has more elements than its storage.
 
     Args:
         path: the file.
 
     Raises:
-        CheckpointError: it cannot be read, is of another kind, damaged, larger than :data:`MOST_BYTES`, or holds no
-            dictionary with words as keys. No file, however made, ends otherwise or executes anything.
+        CheckpointError: it cannot be read, is of another kind, damaged, larger than :data:`MOST_BYTES`, holds an
+            expanded tensor, or no dictionary with words as keys. No file, however made, ends otherwise or executes
+            anything.
     """
     path = Path(path)
     try:
         with path.open("rb") as file:
             found = _read(file, path.stat().st_size)
     except Refused as error:
-        raise _failure(path, str(error)) from error
+        raise _failure(path, str(error), error.remedy) from error
     except OSError as error:
         reason = error.strerror or str(error)
         raise CheckpointError(f"cannot be read: {reason}", where=str(path), remedy="check the path") from error
@@ -79,11 +80,11 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
     return found
 
 
-def _failure(path: Path, reason: str) -> CheckpointError:
+def _failure(path: Path, reason: str, remedy: str | None = None) -> CheckpointError:
     return CheckpointError(
         f"not a readable checkpoint: {reason}; nothing in it was executed",
         where=str(path),
-        remedy="name a file that torch.save wrote; fetch it again if a copy broke off",
+        remedy=remedy or "name a file that torch.save wrote; fetch it again if a copy broke off",
     )
 
 
@@ -201,7 +202,7 @@ def _read_legacy(file: mmap.mmap, size: int) -> Any:
     keys = Machine(file).run()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise Refused("its list of storages is none")
-    if sorted(keys) != sorted(storages.made):
+    if len(keys) != len(storages.made) or set(keys) != storages.made.keys():
         raise Refused("its list of storages is not that of its tensors")
     for key in keys:
         storage = storages.made[key]
