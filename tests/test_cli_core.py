@@ -58,7 +58,23 @@ def test_every_exported_name_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [line.split() for line in ("", "run", "score", "reconstruct", "data pack", "pipelines", "plugins")]
+    "command",
+    [
+        line.split()
+        for line in (
+            "",
+            "run",
+            "score",
+            "reconstruct",
+            "import",
+            "weights",
+            "view",
+            "demo",
+            "data pack",
+            "pipelines",
+            "plugins",
+        )
+    ],
 )
 def test_every_help_has_examples_and_the_first_one_the_exit_codes(command: list[str], capsys: Any) -> None:
     assert execute([*command, "--help"]) == 0
