@@ -109,7 +109,7 @@ class HaarFaces:
         self,
         *,
         kinds: Literal["any", "human", "cat"] = "any",
-        smallest: Annotated[float, Field(gt=0, le=1)] = 0.08,
+        smallest: Annotated[float, Field(gt=0, le=1)] = 0.04,
         largest_side: Annotated[int, Field(ge=32)] = 1280,
         weights: Path | None = None,
     ) -> None:
