@@ -250,6 +250,8 @@ def test_the_command_opens_the_browser_and_ends_with_ctrl_c(results: Path, tmp_p
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "BROWSER": str(browser)},
+        # A shell's background jobs, and so these tests there, ignore Ctrl-C, and their children after them.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     try:
