@@ -49,8 +49,7 @@ def _scores(trained: TrainedModel, faces: SyntheticFaces, count: int) -> dict[st
     evaluator = DepthEvaluator(trained.camera)
     for start in range(0, count, BATCH):
         made = faces.generate(np.arange(start, min(start + BATCH, count)), "test", trained.image_size)
-        with torch.inference_mode():
-            found = trained.network.reconstruct(torch.from_numpy(made.image).float() / 255)  # type: ignore[operator]
+        found = trained.reconstruct(torch.from_numpy(made.image).float() / 255)
         truth, mask = torch.from_numpy(made.depth), torch.from_numpy(made.mask)
         evaluator.add(found.depth, truth, prediction_mask=found.mask, truth_mask=mask)
     report = evaluator.report()

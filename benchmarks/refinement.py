@@ -63,8 +63,7 @@ def _scores(
 ) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
     """SIDE (×10⁻²), MAD (degrees) and both for constant depth, one number an image."""
     evaluator = DepthEvaluator(trained.camera)
-    with torch.inference_mode():
-        found = trained.network.reconstruct(images)  # type: ignore[operator]
+    found = trained.reconstruct(images)
     truth, mask = torch.from_numpy(faces.depth[rows]), torch.from_numpy(faces.mask[rows])
     evaluator.add(found.depth, truth, prediction_mask=found.mask, truth_mask=mask)
     scores = evaluator.images()

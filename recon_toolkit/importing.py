@@ -7,13 +7,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from torch import Tensor
 
 from recon_toolkit.assembly import build_model
-from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline, resolve_component
+from recon_toolkit.config.pipeline import load_pipeline_text, resolve_component
 from recon_toolkit.errors import DataError, PluginError, ReconError
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.training.checkpoint import Checkpoint, load_weights, save_checkpoint
@@ -102,7 +101,7 @@ def import_file(
     if not may_replace and os.path.lexists(out):  # it may be of something else that happens to share the name
         raise DataError("there is such a file already", where=str(out), remedy="name it with --out to replace it")
     notes = [*found.notes, *([f"set here: {', '.join(overrides)}"] if overrides else [])]
-    resolved = _resolved(found.pipeline, f"{file.stem}.yaml", overrides, host)
+    resolved = load_pipeline_text(json.dumps(found.pipeline), file.stem, overrides, host)
     load_weights(build_model(resolved), found.weights, str(file))
     weights = {name: tensor.detach().contiguous() for name, tensor in found.weights.items()}
     named = {f"model.{name}": tensor for name, tensor in weights.items()}
@@ -117,10 +116,3 @@ def import_file(
         parameters=sum(tensor.numel() for tensor in weights.values()),
         notes=notes,
     )
-
-
-def _resolved(pipeline: Mapping[str, Any], name: str, overrides: Sequence[str], host: PluginHost) -> ResolvedPipeline:
-    with TemporaryDirectory() as scratch:  # a pipeline is read from a file, so that its messages name lines
-        path = Path(scratch) / name
-        path.write_text(json.dumps(pipeline), encoding="utf-8")
-        return load_pipeline(path, overrides, host)

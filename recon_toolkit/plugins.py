@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import pluggy
 
@@ -23,6 +23,15 @@ from recon_toolkit.hookspecs import PROJECT
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.registry import PluginFailure, Registered, Registry, describe
 
+
+class Provided(Protocol):
+    """Something that a plugin contributes."""
+
+    @property
+    def provider(self) -> str: ...
+
+
+P = TypeVar("P", bound=Provided)
 DISABLE_VARIABLE = "RECON_DISABLE_PLUGINS"
 
 
@@ -71,9 +80,13 @@ class PluginHost:
         """(provider, folder) for every folder of pipelines that a plugin contributes."""
         return [(plugin.name, folder) for plugin in self.plugins for folder in plugin.pipelines]
 
-    def own(self) -> frozenset[str]:
-        """Names of the plugins that come with the toolkit itself."""
-        return frozenset(plugin.name for plugin in self.plugins if plugin.source.startswith("recon-toolkit "))
+    def default_of(self, choices: Sequence[P]) -> P | None:
+        """What to take where nothing is named: the only one, or the only one that comes with the toolkit itself."""
+        own = {plugin.name for plugin in self.plugins if plugin.source.startswith("recon-toolkit ")}
+        for found in (choices, [choice for choice in choices if choice.provider in own]):
+            if len(found) == 1:
+                return found[0]
+        return None
 
     def model_folders(self) -> list[tuple[str, Path]]:
         """(provider, folder) for every folder of trained models that a plugin contributes."""

@@ -33,14 +33,14 @@ def load_detector(name: str, host: PluginHost, settings: Sequence[str] = ()) -> 
     """
     if name == AUTO:
         found = [entry for entry in host.registry.all() if entry.kind == "detector"]
-        chosen = found if len(found) == 1 else [entry for entry in found if entry.provider in host.own()]
-        if len(chosen) != 1:
+        chosen = host.default_of(found)
+        if chosen is None:
             names = ", ".join(entry.name for entry in found)
             raise PluginError(
                 "there are several detectors" if found else "no detector is installed",
                 remedy=f"name one of {names}" if found else "take the pictures as crops: --no-detect, or detector=None",
             )
-        name = chosen[0].name
+        name = chosen.name
     return build_detector(resolve_component("detector", name, settings, host))
 
 
@@ -117,9 +117,7 @@ class Reconstructor:
         size = self.trained.image_size
         if images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"expected (B, 3, {size}, {size}), got {tuple(images.shape)}")
-        with torch.no_grad():
-            found: Reconstruction = self.trained.network.reconstruct(images.to(self.trained.device))  # type: ignore[operator]
-        return found
+        return self.trained.reconstruct(images)
 
     def refine(self, pictures: Iterable[Any], steps: int, *, seed: int = 0) -> Reconstructor:
         """A reconstructor whose model was adapted to these pictures by its own unsupervised losses.

@@ -197,13 +197,17 @@ class Result:
 
         return scene_of(self.to("cpu"), self.photo_texture, downloads=downloads)
 
+    def scene_with_mesh(self, file: str | None = None) -> ViewerScene:
+        """The same with its mesh inside, to download as GLB; called ``file``, or by the result's name."""
+        from recon_toolkit.export.mesh_files import glb_bytes
+
+        return self.scene({file or f"{Path(self.name).name}.glb": glb_bytes(self.mesh(), self.texture())})
+
     def page(self) -> str:
         """One HTML document that shows the object in 3D, with its mesh to download; it needs no network."""
-        from recon_toolkit.export.mesh_files import glb_bytes
         from recon_toolkit.export.viewer import viewer_document
 
-        downloads = {f"{Path(self.name).name}.glb": glb_bytes(self.mesh(), self.texture())}
-        return viewer_document(self.name, [self.scene(downloads)])
+        return viewer_document(self.name, [self.scene_with_mesh()])
 
     def picture(self) -> Image.Image:
         """A contact sheet of all maps."""

@@ -8,7 +8,7 @@ The light's direction is the way the light travels, so diffuse shading is max(0,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, TypeVar
 
@@ -105,15 +105,9 @@ class Reconstruction:
 
     def at(self, index: int) -> Reconstruction:
         """One image, as a batch of one."""
-        return self._each(lambda values: values[index : index + 1])
-
-    def first(self, count: int) -> Reconstruction:
-        """The first ``count`` images."""
-        return self._each(lambda values: values[:count])
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Reconstruction:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if isinstance(value, Tensor)})
+        rows = slice(index, index + 1)
+        return replace(self, **{name: value[rows] for name, value in values.items() if isinstance(value, Tensor)})
 
     def __len__(self) -> int:
         return int(self.image.shape[0])

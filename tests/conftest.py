@@ -1,9 +1,12 @@
 """Shared surroundings: a cache of its own for the whole session, and a pipeline small enough to train in seconds."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+Run = Callable[..., tuple[int, str, str]]
 
 TINY = """
 extends: unsup3d-quick-photometric
@@ -41,3 +44,33 @@ def tiny(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("pipeline") / "tiny.yaml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory, cache) -> Path:
+    """A run at 32 pixels of a very small model that has learnt nothing: enough to reconstruct with."""
+    from recon_toolkit.assembly import build_model
+    from recon_toolkit.config.pipeline import load_pipeline
+    from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
+
+    narrow = [f"encoders.{role}.width=4" for role in ("depth", "albedo", "light", "view", "confidence")]
+    resolved = load_pipeline("unsup3d-quick-photometric", [*narrow, "image_size=32"])
+    run = tmp_path_factory.mktemp("run")
+    (run / "pipeline.yaml").write_text(resolved.to_yaml())
+    tensors = {f"model.{name}": value for name, value in build_model(resolved).state_dict().items()}
+    save_checkpoint(run / WEIGHTS, Checkpoint(0, resolved.to_yaml(), resolved.weights_fingerprint, tensors, {}))
+    return run
+
+
+@pytest.fixture
+def recon(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """Runs a command line; returns its exit code, standard output and standard error."""
+    from recon_toolkit.cli.app import execute
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        code = execute([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    yield run

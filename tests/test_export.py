@@ -18,10 +18,11 @@ from recon_toolkit.errors import DataError
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.dataset_files import write_dataset
 from recon_toolkit.export.maps import write_maps
-from recon_toolkit.export.mesh import mesh_from_depth, object_mask
+from recon_toolkit.export.mesh import mesh_from_depth
 from recon_toolkit.export.obj import write_obj
 from recon_toolkit.export.overview import data_overview, overview
 from recon_toolkit.export.pictures import depth_picture, normals_picture, to_bytes, write_depth_png
+from recon_toolkit.export.surface import object_mask
 from recon_toolkit.files import writing
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.geometry.depth import normals_from_depth

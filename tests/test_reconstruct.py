@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from recon_toolkit import DataError, ReconError, Reconstructor, Result, load_pipeline
-from recon_toolkit.assembly import build_model
-from recon_toolkit.cli.app import execute
 from recon_toolkit.detection import Detection
 from recon_toolkit.errors import CheckpointError, PluginError
 from recon_toolkit.inference.batch import reconstruct_files
@@ -28,36 +26,16 @@ from recon_toolkit.inference.pictures import Finder, Source, pixels_of
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.reconstructor import load_detector
 from recon_toolkit.structures import Reconstruction
-from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
+from recon_toolkit.training.checkpoint import WEIGHTS
 from recon_toolkit.training.share import share_weights
 
 Run = Callable[..., tuple[int, str, str]]
-SIZE = 32
+SIZE = 32  # of the untrained run
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a very small model that has learnt nothing: enough to reconstruct with."""
-    narrow = [f"encoders.{role}.width=4" for role in ("depth", "albedo", "light", "view", "confidence")]
-    resolved = load_pipeline("unsup3d-quick-photometric", [*narrow, f"image_size={SIZE}"])
-    run = tmp_path_factory.mktemp("run")
-    (run / "pipeline.yaml").write_text(resolved.to_yaml())
-    tensors = {f"model.{name}": value for name, value in build_model(resolved).state_dict().items()}
-    save_checkpoint(run / WEIGHTS, Checkpoint(0, resolved.to_yaml(), resolved.weights_fingerprint, tensors, {}))
-    return run
-
-
-@pytest.fixture
-def recon(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Runs a command line; returns its exit code, standard output and standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code = execute([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    yield run
+def run_folder(untrained_run: Path) -> Path:
+    return untrained_run
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recon_toolkit.cli.app import execute
-
 Run = Callable[..., tuple[int, str, str]]
 SIZE = 20
 
 
-@pytest.fixture
-def recon(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Run]:
-    """Runs a command line; returns its exit code, standard output and standard error."""
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is packed here is counted here."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        code = execute([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    yield run
 
 
 def ball(seed: int = 0) -> np.ndarray[Any, Any]:
@@ -183,24 +173,7 @@ def test_data_errors_exit_with_2(recon: Run, tmp_path: Path) -> None:
         assert problem in err
 
 
-@pytest.fixture(scope="module")
-def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a very small model that has learnt nothing: enough to reconstruct with."""
-    from recon_toolkit.assembly import build_model
-    from recon_toolkit.config.pipeline import load_pipeline
-    from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
-
-    narrow = [f"encoders.{role}.width=4" for role in ("depth", "albedo", "light", "view", "confidence")]
-    resolved = load_pipeline("unsup3d-quick", [*narrow, "image_size=32"])
-    run = tmp_path_factory.mktemp("run")
-    (run / "pipeline.yaml").write_text(resolved.to_yaml())
-    tensors = {f"model.{name}": value for name, value in build_model(resolved).state_dict().items()}
-    checkpoint = Checkpoint(0, resolved.to_yaml(), resolved.weights_fingerprint, tensors, {})
-    save_checkpoint(run / WEIGHTS, checkpoint)
-    return run
-
-
-def test_reconstructions_are_scored_as_they_lie(recon: Run, run_folder: Path, tmp_path: Path) -> None:
+def test_reconstructions_are_scored_as_they_lie(recon: Run, untrained_run: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "truth").mkdir()
     for number in range(2):
@@ -208,7 +181,7 @@ def test_reconstructions_are_scored_as_they_lie(recon: Run, run_folder: Path, tm
         v, u = (np.mgrid[:32, :32] - 15.5) / 16
         np.save(tmp_path / "truth" / f"{number}.npy", np.where(u**2 + v**2 < 0.5, 1 + 0.1 * (u**2 + v**2), 1.1))
     out = tmp_path / "out"
-    arguments = ("--run", run_folder, "--no-detect", "--write", "maps", "--out", out, tmp_path / "images")
+    arguments = ("--run", untrained_run, "--no-detect", "--write", "maps", "--out", out, tmp_path / "images")
     assert recon("reconstruct", *arguments)[0] == 0
     code, text, _ = recon("score", out, tmp_path / "truth", "--json")
     found = json.loads(text)

@@ -30,6 +30,30 @@ DisabledPlugins = Annotated[
         show_default=False,
     ),
 ]
+ModelRun = Annotated[
+    Path | None, typer.Option("--run", metavar="RUN", help="Use the model of this run folder.", show_default=False)
+]
+ModelWeights = Annotated[
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="Use the model of this weights file.", show_default=False),
+]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", help="Use this bundled model; the only one by default.", show_default=False
+    ),
+]
+DetectorName = Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds faces.")]
+DetectorSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--detector-set",
+        metavar="KEY=VALUE",
+        help="Set an option of it, e.g. kinds=cat (repeatable).",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 

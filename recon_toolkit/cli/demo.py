@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from recon_toolkit.cli.common import DisabledPlugins, PluginFiles, plugin_host, progress_of, torch_device
+from recon_toolkit.cli.common import (
+    DetectorName,
+    DetectorSettings,
+    Device,
+    DisabledPlugins,
+    ModelName,
+    ModelRun,
+    ModelWeights,
+    PluginFiles,
+    plugin_host,
+    progress_of,
+    torch_device,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -17,29 +28,11 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     context: typer.Context,
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="RUN", help="Use the model of this run folder.", show_default=False)
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", metavar="FILE", help="Use the model of this weights file.", show_default=False),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model", metavar="NAME", help="Use this bundled model; the only one by default.", show_default=False
-        ),
-    ] = None,
-    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds faces.")] = "auto",
-    detector_set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--detector-set",
-            metavar="KEY=VALUE",
-            help="Set an option of it, e.g. kinds=cat (repeatable).",
-            show_default=False,
-        ),
-    ] = None,
+    run: ModelRun = None,
+    weights: ModelWeights = None,
+    model: ModelName = None,
+    detector: DetectorName = "auto",
+    detector_set: DetectorSettings = None,
     host: Annotated[str, typer.Option("--host", help="Where to listen; only this machine by default.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8000,
     open_browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
@@ -47,7 +40,7 @@ def demo(
     upload_limit: Annotated[
         float, typer.Option("--upload-limit", min=0.01, max=1000, metavar="MB", help="Largest upload.")
     ] = 15,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     plugins: PluginFiles = None,
     disabled: DisabledPlugins = None,
 ) -> None:

@@ -9,7 +9,13 @@ import typer
 
 from recon_toolkit.cli.common import (
     AsJson,
+    DetectorName,
+    DetectorSettings,
+    Device,
     DisabledPlugins,
+    ModelName,
+    ModelRun,
+    ModelWeights,
     PluginFiles,
     plugin_host,
     print_json,
@@ -36,17 +42,9 @@ def reconstruct(
         list[str],
         typer.Argument(metavar="INPUT...", help="Photographs, folders of them, videos, or patterns in quotes."),
     ],
-    run: Annotated[
-        Path | None, typer.Option("--run", metavar="RUN", help="Use the model of this run folder.", show_default=False)
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", metavar="FILE", help="Use the model of this weights file.", show_default=False),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME", help="Use this bundled model; the only one by default."),
-    ] = None,
+    run: ModelRun = None,
+    weights: ModelWeights = None,
+    model: ModelName = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Where results go; ./reconstructions or RUN/reconstructions."),
@@ -70,16 +68,8 @@ def reconstruct(
     detect: Annotated[
         bool, typer.Option("--detect/--no-detect", help="Find faces; or take each picture as a crop that one fills.")
     ] = True,
-    detector: Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds them.")] = "auto",
-    detector_set: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--detector-set",
-            metavar="KEY=VALUE",
-            help="Set an option of it, e.g. kinds=cat (repeatable).",
-            show_default=False,
-        ),
-    ] = None,
+    detector: DetectorName = "auto",
+    detector_set: DetectorSettings = None,
     faces: Annotated[int, typer.Option("--faces", min=1, help="Most faces per picture.")] = 50,
     every: Annotated[int, typer.Option("--every", min=1, help="Of a video, take every so manieth frame.")] = 10,
     frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most so many frames.")] = 300,
@@ -87,7 +77,7 @@ def reconstruct(
         int, typer.Option("--refine", min=0, metavar="N", help="Adapt the model to these pictures for N steps first.")
     ] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of the refinement.")] = 0,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Crops at once.")] = 16,
     as_json: AsJson = False,
     plugins: PluginFiles = None,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -205,6 +206,22 @@ def load_pipeline(
     pipeline = _complete(document.tree, components, host)
     pipeline = pipeline.model_copy(update={"name": pipeline.name or path.stem})
     return ResolvedPipeline(pipeline.name, path, pipeline, components, shapes, host)
+
+
+def load_pipeline_text(
+    text: str, name: str, overrides: Sequence[str] = (), host: PluginHost | None = None
+) -> ResolvedPipeline:
+    """:func:`load_pipeline` for a pipeline that is no file, such as one inside a weights file.
+
+    Args:
+        text: YAML.
+        name: what messages call the file, without its ending.
+        overrides, host: as for :func:`load_pipeline`.
+    """
+    with TemporaryDirectory() as scratch:  # a pipeline is read from a file, so that its messages name lines
+        path = Path(scratch) / f"{name}.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_pipeline(path, overrides, host)
 
 
 def resolve_component(kind: Kind, name: str, overrides: Sequence[str], host: PluginHost) -> ResolvedComponent:

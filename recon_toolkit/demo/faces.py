@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from recon_toolkit.data.decode import MAX_PIXELS, SUPPORTED, decode_image
 from recon_toolkit.demo.refusal import Refusal
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.mesh_files import glb_bytes
 
 if TYPE_CHECKING:
     from recon_toolkit.export.viewer import ViewerScene
     from recon_toolkit.reconstructor import Reconstructor
-    from recon_toolkit.result import Result
 
 #: What to do about a picture without a face.
 _NO_FACE = (
@@ -43,7 +41,8 @@ def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, faces: i
     try:
         results = reconstructor.reconstruct_all(picture, limit=faces)
         names = ["Face"] if len(results) == 1 else [f"Face {n}" for n in range(1, len(results) + 1)]
-        return [_scene(replace(result.to("cpu"), name=name)) for result, name in zip(results, names, strict=True)]
+        named = (replace(result.to("cpu"), name=name) for result, name in zip(results, names, strict=True))
+        return [result.scene_with_mesh(f"{result.name.lower().replace(' ', '-')}.glb") for result in named]
     except DataError as error:
         raise Refusal(422, _sentence(error.message), _NO_FACE) from None
 
@@ -64,11 +63,6 @@ def _status(error: DataError) -> int:
     if error.remedy == SUPPORTED:
         return 415
     return 413 if f"{MAX_PIXELS:,}" in error.message else 400
-
-
-def _scene(result: Result) -> ViewerScene:
-    mesh = glb_bytes(result.mesh(), result.texture())
-    return result.scene({f"{result.name.lower().replace(' ', '-')}.glb": mesh})
 
 
 def _sentence(text: str) -> str:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import writing
+
+
+def openexr(where: str) -> Any:
+    """The package OpenEXR; raises DataError about ``where`` if it is not installed."""
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise DataError(
+            f"EXR files need the package OpenEXR, which cannot be imported: {error}",
+            where=where,
+            remedy="pip install 'recon-toolkit[exr]'",
+        ) from None
+    return OpenEXR
 
 
 def write_exr(path: str | Path, depth: NDArray[np.floating], *, normals: NDArray[np.floating] | None = None) -> None:
@@ -29,22 +43,15 @@ def write_exr(path: str | Path, depth: NDArray[np.floating], *, normals: NDArray
         raise ValueError(f"depth must be (H, W), not {depth.shape}")
     if normals is not None and normals.shape != (3, *depth.shape):
         raise ValueError(f"normals must be {(3, *depth.shape)} as the depth is, not {normals.shape}")
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise DataError(
-            f"EXR files need the package OpenEXR, which cannot be imported: {error}",
-            where=str(path),
-            remedy="pip install 'recon-toolkit[exr]'",
-        ) from None
+    package = openexr(str(path))
     there = np.isfinite(depth)
     channels = {"Z": np.where(there, depth, np.inf).astype(np.float32)}
     if normals is not None:
         # The outward normal is the negative of ours; with y up and z to the viewer, two signs change again.
         outward = np.where(there, normals * np.array([-1, 1, 1]).reshape(3, 1, 1), 0).astype(np.float32)
         channels |= {f"N.{axis}": values for axis, values in zip("XYZ", outward, strict=True)}
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    with writing(path) as file, OpenEXR.File(header, channels) as picture:
+    header = {"compression": package.ZIP_COMPRESSION, "type": package.scanlineimage}
+    with writing(path) as file, package.File(header, channels) as picture:
         # The library writes by name only; it may report a failure as any exception.
         try:
             picture.write(file.name)

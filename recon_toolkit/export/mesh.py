@@ -105,16 +105,6 @@ def mesh_from_depth(
     )
 
 
-def object_mask(depth: Tensor, *, border: int = 2) -> Tensor:
-    """What to keep of a canonical depth map (H, W): all but ``border`` columns at either side.
-
-    Those hold a fixed depth in models after Wu et al., and would stand as walls beside the object.
-    """
-    mask = torch.ones_like(depth, dtype=torch.bool)
-    mask[:, :border] = mask[:, depth.shape[1] - border :] = False
-    return mask
-
-
 def scaled(mesh: TexturedMesh, height: float) -> TexturedMesh:
     """The mesh scaled about its origin to ``height`` from its lowest to its highest point.
 

@@ -16,6 +16,8 @@ Mask = NDArray[np.bool_]
 LEAST_SINE = 0.1
 #: Pixels beyond an outline to which a surface goes on; a cubic through its pixels looks two ahead.
 REACH = 2
+#: How far the outline of a trimmed object is smoothed, in widths of its picture.
+TRIM_SMOOTHING = 1 / 32
 #: Cut places keep this distance from an edge's ends, so that no face is too thin for the floats of a file.
 LEAST_PART = 0.05
 
@@ -53,6 +55,16 @@ def foreground(depth: Depths, camera: Camera, kept: Mask) -> Mask:
     found = _largest((found & kept) | nearer)
     found = ndimage.binary_fill_holes(found)
     return found if found.sum() * 3 >= kept.sum() else kept
+
+
+def trimmed(depth: Depths, camera: Camera, kept: Mask) -> Depths:
+    """The foreground as a map (H, W) whose level 0.5 is its outline, smoothed: the background ends with the model's
+    noise.
+
+    Args:
+        depth, camera, kept: as for :func:`foreground`.
+    """
+    return outline(foreground(depth, camera, kept), TRIM_SMOOTHING * depth.shape[1]) + 0.5
 
 
 def extended(depth: Depths, kept: Mask) -> Depths:

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from recon_toolkit.export.surface import BORDER, object_mask
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.geometry.depth import normals_from_depth
 from recon_toolkit.structures import Reconstruction
 
-#: Columns at either side of a canonical depth map that may hold a fixed depth, in models after Wu et al.
-BORDER = 2
 REACH = 3  # pixels beyond the object's edge to which its surface is continued
 SPREAD = 1.5  # pixels; how fast the weight of what is continued falls with distance
 
@@ -195,10 +194,8 @@ def inner_columns(depth: Tensor) -> Tensor:
 
     Those may hold a fixed depth, which must not bend the object's own surface.
     """
-    mask = torch.ones_like(depth, dtype=torch.bool)
-    if depth.shape[-1] > 2 * BORDER + 2:
-        mask[..., :BORDER] = mask[..., -BORDER:] = False
-    return mask
+    wide = depth.shape[-1] > 2 * BORDER + 2  # or nothing would be left to go by
+    return object_mask(depth) if wide else torch.ones_like(depth, dtype=torch.bool)
 
 
 def nearest_known(known: Tensor) -> Tensor:

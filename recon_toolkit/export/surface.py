@@ -6,8 +6,20 @@ import torch
 from torch import Tensor
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.mesh import object_mask
 from recon_toolkit.structures import Reconstruction
+
+#: Columns at either side of a canonical depth map that may hold a fixed depth, in models after Wu et al.
+BORDER = 2
+
+
+def object_mask(depth: Tensor, *, border: int = BORDER) -> Tensor:
+    """What to keep of canonical depth (..., H, W): all but ``border`` columns at either side, bool.
+
+    Those hold a fixed depth in models after Wu et al., and would stand as walls beside the object.
+    """
+    mask = torch.ones_like(depth, dtype=torch.bool)
+    mask[..., :border] = mask[..., depth.shape[-1] - border :] = False
+    return mask
 
 
 def surface_of(found: Reconstruction) -> tuple[Tensor, Tensor]:

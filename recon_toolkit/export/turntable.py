@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.frames import TOGETHER, Stage
-from recon_toolkit.export.outline import extended, foreground, outline
+from recon_toolkit.export.outline import trimmed
 from recon_toolkit.export.sizes import surface_normals
 from recon_toolkit.export.surface import surface_of
 from recon_toolkit.geometry.camera import Camera
@@ -23,8 +23,6 @@ from recon_toolkit.structures import Reconstruction
 
 #: A light for models that predict none: ambient, diffuse, and a direction straight from the camera.
 FRONTAL = (0.45, 0.6, 0.0, 0.0, 1.0)
-#: How far the outline of a trimmed object is smoothed, as a part of the depth map's side.
-SMOOTHING = 1 / 32
 MARGIN = 0.06  # of the picture's side that stays free around the object, as seen from the front
 
 
@@ -58,8 +56,7 @@ def sight(found: Reconstruction, camera: Camera, *, trim: bool = True) -> Sight:
         raise DataError("no pixel belongs to the object", remedy="check that it fills the picture")
     soft = kept.float()
     if trim:
-        inside = foreground(extended(depth.double().numpy(), kept.numpy()), camera, kept.numpy())
-        smooth = torch.from_numpy(outline(inside, depth.shape[1] * SMOOTHING) + 0.5).float()
+        smooth = torch.from_numpy(trimmed(depth.double().numpy(), camera, kept.numpy())).float()
         soft = smooth if bool((smooth >= 0.5).any()) else soft
     if found.canonical_depth is not None:
         albedo, lit = found.canonical_albedo, found.canonical_image

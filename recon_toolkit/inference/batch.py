@@ -228,10 +228,8 @@ def reconstructed(trained: TrainedModel, crops: Sequence[Crop]) -> list[Result]:
     """The results of a batch of crops, on the CPU."""
     if not crops:
         return []
-    with torch.no_grad():
-        found: Reconstruction = trained.network.reconstruct(stacked(crops).to(trained.device))  # type: ignore[operator]
     # One copy for the whole batch: results are written and looked at from the CPU.
-    found = found.to("cpu")
+    found = trained.reconstruct(stacked(crops)).to("cpu")
     return [
         Result(found.at(index), trained.camera, as_tensor(crop.photo), crop.name, crop.box)
         for index, crop in enumerate(crops)
@@ -283,14 +281,12 @@ def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path | None:
         files = {f"{Path(result.name).name}.{kind}": f"{result.name}/mesh.{kind}" for kind in _OFFERED}
         offered = {name: path for name, path in files.items() if name.rpartition(".")[2] in outputs.kinds}
         try:
-            scenes.append(result.scene(offered))
+            scenes.append(result.scene_with_mesh() if count == 1 else result.scene(offered))
         except DataError:  # an object that the model has lost is nothing to turn
             continue
     if not scenes:
         return None
-    if count == 1:
-        write_text(out / PAGE, shown[0].page())
-        return out / PAGE
     rest = f"The first {len(shown)} of {count}." if count > len(shown) else ""
-    write_text(out / PAGE, viewer_document(f"{count} reconstructions", scenes, intro=rest))
+    title = shown[0].name if count == 1 else f"{count} reconstructions"
+    write_text(out / PAGE, viewer_document(title, scenes, intro=rest))
     return out / PAGE

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_model
-from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
+from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline_text
 from recon_toolkit.errors import CheckpointError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
+from recon_toolkit.structures import Reconstruction
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.trained import load_run
 
@@ -44,6 +44,12 @@ class TrainedModel:
     def image_size(self) -> int:
         """Side of its pictures in pixels."""
         return self.resolved.pipeline.image_size
+
+    def reconstruct(self, images: Tensor) -> Reconstruction:
+        """What the model sees in images (B, 3, H, W) in [0, 1], H = W = image_size, on its device."""
+        with torch.no_grad():
+            found: Reconstruction = self.network.reconstruct(images.to(self.device))  # type: ignore[operator]
+        return found
 
 
 @dataclass(frozen=True)
@@ -125,10 +131,10 @@ def load_model(
 def _bundled(name: str | None, host: PluginHost) -> BundledModel:
     found = bundled_models(host)
     names = [model.name for model in found]
-    own = [model for model in found if model.provider in host.own()]
-    if name is None and 1 in (len(found), len(own)):
-        return found[0] if len(found) == 1 else own[0]
     if name is None:
+        default = host.default_of(found)
+        if default is not None:
+            return default
         message = "no trained model comes with the installed plugins" if not found else "there are several models"
         remedy = "name a run or a weights file" if not found else f"name one of {', '.join(names)}"
         raise PluginError(message, remedy=remedy)
@@ -143,10 +149,7 @@ def _load_weights(path: Path, host: PluginHost) -> tuple[nn.Module, ResolvedPipe
     if path.is_dir():
         raise CheckpointError("is a folder, not a weights file", where=str(path), remedy="name a run with --run")
     stored = files.load_checkpoint(path)
-    with TemporaryDirectory() as scratch:  # a pipeline is read from a file, so that its messages name lines
-        recorded = Path(scratch) / f"{path.stem}.yaml"
-        recorded.write_text(stored.pipeline, encoding="utf-8")
-        resolved = load_pipeline(recorded, [], host)
+    resolved = load_pipeline_text(stored.pipeline, path.stem, [], host)
     network = build_model(resolved)
     # A training checkpoint holds averaged weights beside the raw ones; those are what a run ends with.
     tensors = stored.part("average") or stored.part("model")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -65,12 +64,10 @@ class Outputs:
 
     def check(self) -> None:
         """Raise DataError if a package that an output needs is not installed."""
-        if "exr" in self.kinds and importlib.util.find_spec("OpenEXR") is None:
-            raise DataError(
-                "EXR files need the package OpenEXR, which is not installed",
-                where="output 'exr'",
-                remedy="pip install 'recon-toolkit[exr]'",
-            )
+        if "exr" in self.kinds:
+            from recon_toolkit.export.exr import openexr
+
+            openexr("output 'exr'")
 
     @classmethod
     def of(cls, kinds: Iterable[str] | None) -> Outputs:
@@ -93,10 +90,10 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
     result = result.to("cpu")
     kinds = outputs.kinds
     written: list[Path] = []
-    if "maps" in kinds:
-        written += write_maps(folder, _sized(result, outputs).found, 0)
-    if "exr" in kinds:
-        written += _write_exr(_sized(result, outputs), folder)
+    if kinds & {"maps", "exr"}:
+        sized = _sized(result, outputs)
+        written += write_maps(folder, sized.found, 0) if "maps" in kinds else []
+        written += _write_exr(sized, folder) if "exr" in kinds else []
     if kinds & {*MESHES, "stl"}:
         written += _write_meshes(result, folder, outputs)
     if kinds & {"turntable", "relight"}:
@@ -115,7 +112,7 @@ def _sized(result: Result, outputs: Outputs) -> Result:
     from recon_toolkit.export.sizes import resized_maps
 
     found = resized_maps(result.found, outputs.size, camera=result.camera)
-    return Result(found, result.camera, result.photo, result.name, result.box)
+    return replace(result, found=found)
 
 
 def _write_exr(result: Result, folder: Path) -> list[Path]:

@@ -16,8 +16,6 @@ REFINED_UP_TO = 96
 #: Longest side of the grid: more would make slow pages of more than a megabyte.
 LARGEST = 384
 STEPS = 65535
-#: Pixels over which the steps of a mask's outline are smoothed.
-MASK_SMOOTHING = 0.6
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def depth_grid(depth: Tensor, mask: Tensor) -> DepthGrid:
     levels = None
     used = np.ones(size, dtype=bool)
     if not inside.all():
-        field = _resized(np.where(good, soft - 0.5, -0.5) if smooth else outline(inside, MASK_SMOOTHING), size)
+        field = _resized(np.where(good, soft - 0.5, -0.5) if smooth else outline(inside), size)
         levels = np.clip(np.rint(field * 254), -127, 127).astype(np.int8)
         used = maximum_filter(levels, 3) > 0  # with the outer corners of cut triangles
     near, far = float(fine[used].min()), float(fine[used].max())

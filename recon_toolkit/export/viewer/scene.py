@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 #: Names of pictures that can be laid on the surface.
 TEXTURES = ("photo", "albedo")
-#: How far the outline of a trimmed object is smoothed, in widths of its picture: the background ends with the model's
-#: noise.
-TRIM_SMOOTHING = 1 / 32
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def scene_of(
     Raises:
         DataError: there is no depth, or nothing of it inside the mask.
     """
-    from recon_toolkit.export.outline import foreground, outline
+    from recon_toolkit.export.outline import trimmed
     from recon_toolkit.export.pictures import depth_picture, normals_picture
     from recon_toolkit.export.surface import surface_of
 
@@ -81,9 +78,8 @@ def scene_of(
     depth, mask = surface_of(found)
     canonical = found.canonical_depth is not None
     if trim and canonical:
-        kept = foreground(depth.double().numpy(), result.camera, mask.numpy())
-        depth = depth.where(mask, torch.nan)
-        mask = torch.from_numpy(outline(kept, TRIM_SMOOTHING * depth.shape[1]) + 0.5)
+        soft = torch.from_numpy(trimmed(depth.double().numpy(), result.camera, mask.numpy()))
+        depth, mask = depth.where(mask, torch.nan), soft
     albedo = found.canonical_albedo if canonical else found.albedo
     pictures: dict[str, Tensor] = {} if albedo is None else {"albedo": albedo[0]}
     if texture is not None:
