@@ -57,6 +57,11 @@ class Plugin:
     pipelines: tuple[Path, ...]
     models: tuple[Path, ...] = ()
 
+    @property
+    def own(self) -> bool:
+        """Whether it comes with the toolkit itself."""
+        return self.source.startswith("recon-toolkit ")
+
 
 @dataclass(frozen=True)
 class PluginHost:
@@ -82,7 +87,7 @@ class PluginHost:
 
     def default_of(self, choices: Sequence[P]) -> P | None:
         """What to take where nothing is named: the only one, or the only one that comes with the toolkit itself."""
-        own = {plugin.name for plugin in self.plugins if plugin.source.startswith("recon-toolkit ")}
+        own = {plugin.name for plugin in self.plugins if plugin.own}
         for found in (choices, [choice for choice in choices if choice.provider in own]):
             if len(found) == 1:
                 return found[0]

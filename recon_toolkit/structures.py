@@ -15,6 +15,8 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from recon_toolkit.errors import ReconError
+
 T = TypeVar("T")
 
 
@@ -78,6 +80,20 @@ class ModelOutput:
     pairs: Mapping[str, ImagePair]
     factors: Mapping[str, Tensor]
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def factor(self, name: str, who: str) -> Tensor:
+        """A factor that the loss ``who`` needs.
+
+        Raises:
+            ReconError: the model offers none of that name.
+        """
+        if name not in self.factors:
+            offered = ", ".join(sorted(self.factors)) or "none"
+            raise ReconError(
+                f"the loss {who} needs the factor '{name}', and the model offers: {offered}",
+                remedy="take the term out with --set losses.NAME=null, or use a model that offers it",
+            )
+        return self.factors[name]
 
 
 @dataclass(frozen=True)

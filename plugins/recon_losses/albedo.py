@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon_losses.factors import factor
 from recon_toolkit import Batch, Camera, ModelOutput
 from recon_toolkit.rendering import warp_to_view
 
@@ -56,7 +55,7 @@ class AlbedoSmoothness:
         ``mask`` every pixel counts.
         """
         albedo, depth, view = (
-            factor(output, name, "albedo-smoothness") for name in ("canonical_albedo", "depth", "view")
+            output.factor(name, "albedo-smoothness") for name in ("canonical_albedo", "depth", "view")
         )
         seen = warp_to_view(albedo, depth, view, self.camera)
         residual = smoothness_map(seen * 2 - 1, batch.image.to(seen.dtype) * 2 - 1, depth)

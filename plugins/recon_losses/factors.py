@@ -8,21 +8,6 @@ from recon_toolkit import Camera, ModelOutput, ReconError
 from recon_toolkit.geometry import normals_from_depth
 
 
-def factor(output: ModelOutput, name: str, who: str) -> Tensor:
-    """A factor of the model's output.
-
-    Raises:
-        ReconError: the model offers none of that name.
-    """
-    if name not in output.factors:
-        offered = ", ".join(sorted(output.factors)) or "none"
-        raise ReconError(
-            f"the loss {who} needs the factor '{name}', and the model offers: {offered}",
-            remedy="take the term out with --set losses.NAME=null, or use a model that offers it",
-        )
-    return output.factors[name]
-
-
 def normal_consistency(output: ModelOutput, *, fov: float = 10.0) -> Tensor:
     """Bending of the canonical surface: mean of 1 − n·n' over neighbouring pixels (as pytorch3d does over faces).
 
@@ -36,7 +21,7 @@ def normal_consistency(output: ModelOutput, *, fov: float = 10.0) -> Tensor:
     Returns:
         A scalar ≥ 0: the means over horizontal and over vertical neighbours, added.
     """
-    depth = factor(output, "canonical_depth", "normal-consistency")
+    depth = output.factor("canonical_depth", "normal-consistency")
     normals = normals_from_depth(depth, Camera(fov))[:, :, 1:-1, 1:-1]
     # Half the squared distance of unit vectors is 1 − n·n' without its cancellation.
     across = (normals[..., 1:] - normals[..., :-1]).square().sum(1).mean() / 2
@@ -63,11 +48,11 @@ def symmetry(output: ModelOutput, *, depth_share: float = 1.0, albedo_share: flo
     """
     terms = []
     if depth_share:
-        depth = factor(output, "canonical_depth", "symmetry")
-        low, high = factor(output, "depth_range", "symmetry").unbind(-1)
+        depth = output.factor("canonical_depth", "symmetry")
+        low, high = output.factor("depth_range", "symmetry").unbind(-1)
         terms.append(depth_share * (depth - depth.flip(-1)).abs().mean() / (high - low))
     if albedo_share:
-        albedo = factor(output, "canonical_albedo", "symmetry")
+        albedo = output.factor("canonical_albedo", "symmetry")
         terms.append(albedo_share * (albedo - albedo.flip(-1)).abs().mean())
     if not terms:
         raise ReconError("both shares of the loss symmetry are 0", remedy="give losses.NAME.depth_share a value")

@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recon_losses.factors import factor
 from recon_toolkit import Batch, ModelOutput, ReconError
 
 
@@ -34,7 +33,7 @@ def supervised_depth(output: ModelOutput, batch: Batch, *, scale_invariant: bool
         A scalar ≥ 0: the mean over pixels of each image, then over images, in units of the depth range (of the range
         of ln depth with ``scale_invariant``). An image without a pixel to compare counts as 0.
     """
-    depth, (low, high) = factor(output, "depth", "supervised-depth"), factor(output, "depth_range", "supervised-depth")
+    depth, (low, high) = output.factor("depth", "supervised-depth"), output.factor("depth_range", "supervised-depth")
     inside = _true(batch, "mask", "supervised-depth").bool()
     if "mask" in output.factors:
         inside = inside & (output.factors["mask"] > 0.5)

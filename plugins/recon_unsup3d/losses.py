@@ -35,15 +35,8 @@ def depth_smoothness(output: ModelOutput) -> Tensor:
     Raises:
         ReconError: the model lacks one of them.
     """
-    for name in ("canonical_depth", "depth_range"):
-        if name not in output.factors:
-            offered = ", ".join(sorted(output.factors)) or "none"
-            raise ReconError(
-                f"the loss depth-smoothness needs the factor '{name}', and the model offers: {offered}",
-                remedy="take the term out with --set losses.NAME=null, or use a model that offers it",
-            )
-    depth = output.factors["canonical_depth"]
-    low, high = output.factors["depth_range"].unbind(-1)
+    depth = output.factor("canonical_depth", "depth-smoothness")
+    low, high = output.factor("depth_range", "depth-smoothness").unbind(-1)
     across = (depth[:, :, 1:] - depth[:, :, :-1]).abs().mean()
     down = (depth[:, 1:] - depth[:, :-1]).abs().mean()
     return (across + down) / (high - low)

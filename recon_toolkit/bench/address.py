@@ -21,15 +21,14 @@ def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> 
     Of installed plugins, the package and its version count; the toolkit's own version is in the run's record.
     """
     used = {part.entry.provider for part in resolved.components.values()}
-    own = resolved.host.plugins
     document: dict[str, Any] = {
         "pipeline": resolved.fingerprint,
         "data": dict(data),
         "evaluation": resolved.pipeline.evaluation.model_dump(include={"split", "images"}),
         "plugins": _sources(resolved.host.files, used),
     }
-    installed = {plugin.name: plugin.source for plugin in own if plugin.name in used and plugin.version is not None}
-    foreign = {name: source for name, source in installed.items() if not source.startswith("recon-toolkit ")}
+    installed = [plugin for plugin in resolved.host.plugins if plugin.name in used and plugin.version is not None]
+    foreign = {plugin.name: plugin.source for plugin in installed if not plugin.own}
     if foreign:
         document["installed"] = foreign  # name and version of the package
     files = {
