@@ -1,4 +1,4 @@
-"""Finding faces (or other objects) in photographs, and the crop around each that a model expects.
+"""Finding objects, such as faces, in photographs, and the crop around each that a model expects.
 
 A detector is a component of the kind ``detector``: from an image to :class:`Detection` objects. Whatever it uses to
 find them, its boxes follow one convention, so that :func:`crop_box` frames them all alike.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 class Detection:
     """An object that was found, in pixels of the upright image; pixel (u, v) covers [u, u + 1) × [v, v + 1).
 
-    The box is tight around the face: from where the forehead meets the hair to the chin, and from cheek to cheek. It
-    may reach beyond the image's edges where the face is cut there.
+    The box is tight around the object. Of a face: from where the forehead meets the hair to the chin, and from cheek
+    to cheek. It may reach beyond the image's edges where the object is cut there.
 
     Args:
         x, y: the box's left and upper edge.
@@ -53,7 +53,8 @@ class Detection:
 class Detector(Protocol):
     """What a component of the kind ``detector`` is, once its options are set.
 
-    One detector may be called from several threads at once, so whatever a call changes must be its own or locked.
+    One detector may be called from several threads at once, so whatever a call changes must be its own or locked. Its
+    class may have an attribute ``finds``: what to call an object that it finds, ``face`` for example.
     """
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
@@ -117,6 +118,11 @@ def _shared(a: Detection, b: Detection) -> float:
     return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
 
 
+def found_noun(detector: Detector) -> str:
+    """What to call an object that a detector finds: its attribute ``finds``, or ``object``."""
+    return str(getattr(detector, "finds", "object"))
+
+
 def build_detector(part: ResolvedComponent) -> Detector:
     """A detector with its options set, whose answers are checked and whose faults name it.
 
@@ -135,15 +141,23 @@ def build_detector(part: ResolvedComponent) -> Detector:
         PluginError: it cannot be built; or, when called, it raises or returns something that is no detection.
             A ReconError of its own passes through.
     """
-    who = f"detector '{part.entry.name}' of plugin '{part.entry.provider}'"
-    built = part.build() if inspect.isclass(part.target) else None
+    return _Checked(part)
 
-    def find(image: NDArray[np.uint8], /) -> list[Detection]:
-        with blamed(who):
-            answer = part.target(image, **part.options) if built is None else built(image)
-            return _checked(answer, who)
 
-    return find
+class _Checked:
+    """A detector whose answers are checked and whose faults name it."""
+
+    def __init__(self, part: ResolvedComponent) -> None:
+        self._who = f"detector '{part.entry.name}' of plugin '{part.entry.provider}'"
+        self._part = part
+        self._built = part.build() if inspect.isclass(part.target) else None
+        self.finds = found_noun(part.target if self._built is None else self._built)
+
+    def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
+        with blamed(self._who):
+            built = self._built
+            answer = self._part.target(image, **self._part.options) if built is None else built(image)
+            return _checked(answer, self._who)
 
 
 def _checked(answer: object, who: str) -> list[Detection]:

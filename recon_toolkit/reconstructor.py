@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recon_toolkit.config.pipeline import resolve_component
-from recon_toolkit.detection import Detector, build_detector
+from recon_toolkit.detection import Detector, build_detector, found_noun
 from recon_toolkit.errors import PluginError
 from recon_toolkit.inference.batch import reconstructed, stacked
 from recon_toolkit.inference.models import TrainedModel, load_model
@@ -88,6 +88,11 @@ class Reconstructor:
         host = load_plugins() if host is None else host
         trained = load_model(run=run, weights=weights, model=model, device=device, host=host)
         return cls(trained, load_detector(detector, host) if isinstance(detector, str) else detector)
+
+    @property
+    def noun(self) -> str:
+        """What to call an object that it reconstructs: as its detector does, e.g. ``face``."""
+        return "object" if self.detector is None else found_noun(self.detector)
 
     def reconstruct(self, picture: Any, *, name: str = "photo") -> Result:
         """The most certain object in a picture.

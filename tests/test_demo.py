@@ -126,7 +126,7 @@ def test_all_faces_are_shown_up_to_a_limit(reconstructor: Reconstructor) -> None
 
     with serving(replace(reconstructor, detector=three), Limits(faces=2)) as port:
         answer = send(port, picture(), crop=False)
-    assert answer.status == 200 and re.findall(r'data-name="(.*?)"', answer.viewer) == ["Face 1", "Face 2"]
+    assert answer.status == 200 and re.findall(r'data-name="(.*?)"', answer.viewer) == ["Object 1", "Object 2"]
 
 
 def test_nothing_is_kept_and_no_name_is_written(

@@ -178,7 +178,7 @@ def test_crops_are_cut_where_the_detector_saw_something() -> None:
     ramp[..., 1] = np.arange(80)[:, None]
     first, second = Finder(22, middle).crops(ramp, Source(Path("p.png"), "p"))
     # Box 20..60 in both directions; the reference's crop has 1.1 × its side and lies 0.15 of half that lower.
-    assert first.name == "p-face1" and first.box == pytest.approx((18, 18 + 3.3, 44, 44))
+    assert first.name == "p-object1" and first.box == pytest.approx((18, 18 + 3.3, 44, 44))
     assert first.pixels.shape == (22, 22, 3) and first.photo.shape == (44, 44, 3)
     # Pixel i of 22 is the mean of the two columns from 18 + 2 i on, with a filter that reaches a little further.
     assert first.pixels[11, :, 0] == pytest.approx(18.5 + 2 * np.arange(22), abs=1)
@@ -189,7 +189,7 @@ def test_crops_are_cut_where_the_detector_saw_something() -> None:
 
 
 def test_nothing_found_is_said_with_what_to_do() -> None:
-    with pytest.raises(DataError, match="no face was found") as caught:
+    with pytest.raises(DataError, match="no object was found") as caught:
         Finder(22, middle).crops(np.zeros((9, 9, 3), np.uint8), Source(Path("dark.png"), "dark"))
     assert "dark.png" in str(caught.value) and "--no-detect" in str(caught.value)
 

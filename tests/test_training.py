@@ -228,7 +228,8 @@ RANGE = torch.tensor([0.9, 1.1])
 
 def bump(scale=0.05):
     axis = torch.linspace(-1, 1, 32)
-    return (1 - scale * (1 - axis.square() - axis[:, None].square()).clamp(min=0)).expand(8, 32, 32)
+    each = torch.linspace(0.9, 1.1, 8)[:, None, None]  # no two shapes are alike
+    return 1 - scale * each * (1 - axis.square() - axis[:, None].square()).clamp(min=0)
 
 
 CHECKERS = (torch.arange(32)[:, None] + torch.arange(32)) % 2
@@ -250,7 +251,8 @@ def views(x=0.0, y=0.0, z=0.0, jitter=0.2):
     ("diagnostics", "expected"),
     [
         ({"canonical_depth": bump(), "depth_range": RANGE}, []),
-        ({"canonical_depth": torch.ones(8, 32, 32), "depth_range": RANGE}, ["flat-depth"]),
+        ({"canonical_depth": torch.ones(8, 32, 32), "depth_range": RANGE}, ["flat-depth", "one-shape"]),
+        ({"canonical_depth": bump()[:1].expand(8, 32, 32), "depth_range": RANGE}, ["one-shape"]),
         ({"canonical_depth": 2 - bump(), "depth_range": RANGE}, ["inverted-depth"]),
         ({"canonical_depth": torch.where(bump() < 0.98, 0.9, 1.1), "depth_range": RANGE}, ["over-deep"]),
         ({"canonical_depth": bump() + 0.02 * CHECKERS, "depth_range": RANGE}, ["rough-depth"]),
@@ -263,6 +265,11 @@ def views(x=0.0, y=0.0, z=0.0, jitter=0.2):
 )
 def test_known_failures_are_named(diagnostics, expected):
     assert names(diagnostics) == expected
+
+
+def test_one_shape_for_all_is_no_failure_at_the_start():
+    diagnostics = {"canonical_depth": bump()[:1].expand(8, 32, 32), "depth_range": RANGE}
+    assert Health().check(diagnostics, {}, {}, 0, settled=False)[0] == []
 
 
 def test_confidence_gradients_and_nan_are_watched_and_reported_once():

@@ -68,6 +68,19 @@ def test_sizes_and_widths_that_do_not_exist_are_refused():
         ConvAutoencoder(3, 1, 64, width=10)
 
 
+def test_a_bottleneck_below_zero_tells_images_apart_only_with_a_slope():
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for slope in (0.0, 0.2):
+        network = ConvAutoencoder(3, 1, 32, width=8, bottleneck_slope=slope)
+        layers = list(network.network)
+        after = next(i for i, layer in enumerate(layers) if isinstance(layer, torch.nn.ConvTranspose2d))
+        layers[after - 2].register_forward_hook(lambda _layer, _inputs, out: -out.abs())  # the bottleneck's convolution
+        one, other = network(images)
+        assert torch.equal(one, other) == (slope == 0)
+    with pytest.raises(ValueError, match="bottleneck_slope 1 must be 0 or more"):
+        ConvAutoencoder(3, 1, 32, width=8, bottleneck_slope=1)
+
+
 def test_factors_lie_in_their_documented_ranges():
     found = model(translation_z_range=0.05, ambient_range=(0.1, 0.6), diffuse_range=(0.5, 1.0)).reconstruct(
         batch(count=4).image

@@ -59,7 +59,7 @@ def test_a_part_stands_in_other_pages() -> None:
     assert [a.get("class") for a in reader.all("section")] == ["rv", "rv"]
     ids = [a["id"] for _, a in reader.elements if "id" in a]
     assert len(ids) == len(set(ids))
-    with pytest.raises(ValueError, match="at least one face"):
+    with pytest.raises(ValueError, match="at least one object"):
         viewer_part([])
 
 

@@ -105,6 +105,8 @@ class HaarFaces:
         DataError: ``weights`` is no cascade.
     """
 
+    finds = "face"
+
     def __init__(
         self,
         *,
@@ -121,6 +123,7 @@ class HaarFaces:
             self._labels = {"human", "cat"} if kinds == "any" else {kinds}
         else:
             own = Cascade(Path(weights), FRONTAL)
+            self.finds = "object"
             label = "object" if kinds == "any" else kinds
             self._looks = (_Look(label, own, (own,), (UPRIGHT, *_TURNED), 8.0, _TURNED),)
             self._labels = {label}

@@ -43,13 +43,17 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(channels // 4, channels)
 
 
-def _contract(in_channels: int, channels: list[int], latent: int) -> list[nn.Module]:
+def _rectifier(slope: float) -> nn.Module:
+    return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+
+
+def _contract(in_channels: int, channels: list[int], latent: int, slope: float = 0.0) -> list[nn.Module]:
     """Image → (B, latent, 1, 1); every stage but the last is normalised."""
     layers: list[nn.Module] = []
     for cin, cout in zip([in_channels, *channels[:-2]], channels[:-1], strict=True):
         layers += [_down(cin, cout), _norm(cout), nn.LeakyReLU(0.2, inplace=True)]
     layers += [_down(channels[-2], channels[-1]), nn.LeakyReLU(0.2, inplace=True)]
-    return [*layers, nn.Conv2d(channels[-1], latent, 4, bias=False), nn.ReLU(inplace=True)]
+    return [*layers, nn.Conv2d(channels[-1], latent, 4, bias=False), _rectifier(slope)]
 
 
 class ConvRegressor(nn.Module):
@@ -83,17 +87,29 @@ class ConvAutoencoder(nn.Module):
         image_size: 32, 64, 128 or 256.
         width: channels of the first stage; 64 in the paper.
         latent: size of the bottleneck; 4 × width (256 in the paper) if not given.
+        bottleneck_slope: of the three activations around the bottleneck for negative values, 0 in the paper. These
+            layers have neither normalisation nor bias, and at a high learning rate most units of the bottleneck die:
+            then all images get one answer. 0.2 keeps them alive.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, image_size: int, *, width: int = 64, latent: int | None = None
+        self,
+        in_channels: int,
+        out_channels: int,
+        image_size: int,
+        *,
+        width: int = 64,
+        latent: int | None = None,
+        bottleneck_slope: float = 0.0,
     ) -> None:
         super().__init__()
         _check_width(width)
+        if not 0 <= bottleneck_slope < 1:
+            raise ValueError(f"bottleneck_slope {bottleneck_slope} must be 0 or more, and below 1")
         channels, latent = _channels(image_size, width), latent or 4 * width
-        layers = _contract(in_channels, channels, latent)
-        layers += [nn.ConvTranspose2d(latent, channels[-1], 4, bias=False), nn.ReLU(inplace=True)]
-        layers += [_same(channels[-1], channels[-1], 3), nn.ReLU(inplace=True)]
+        layers = _contract(in_channels, channels, latent, bottleneck_slope)
+        layers += [nn.ConvTranspose2d(latent, channels[-1], 4, bias=False), _rectifier(bottleneck_slope)]
+        layers += [_same(channels[-1], channels[-1], 3), _rectifier(bottleneck_slope)]
         for cin, cout in zip(channels[:0:-1], channels[-2::-1], strict=True):
             layers += [_up(cin, cout), _norm(cout), nn.ReLU(inplace=True)]
             layers += [_same(cout, cout, 3), _norm(cout), nn.ReLU(inplace=True)]

@@ -43,7 +43,7 @@ ModelName = Annotated[
         "--model", metavar="NAME", help="Use this bundled model; the only one by default.", show_default=False
     ),
 ]
-DetectorName = Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds faces.")]
+DetectorName = Annotated[str, typer.Option("--detector", metavar="NAME", help="What finds objects.")]
 DetectorSettings = Annotated[
     list[str] | None,
     typer.Option(

@@ -66,11 +66,11 @@ def reconstruct(
     height: Annotated[float, typer.Option("--height", help="Height of the solid for printing (stl), in mm.")] = 60.0,
     video: Annotated[str, typer.Option("--video", help="Form of videos: mp4 or gif.")] = "mp4",
     detect: Annotated[
-        bool, typer.Option("--detect/--no-detect", help="Find faces; or take each picture as a crop that one fills.")
+        bool, typer.Option("--detect/--no-detect", help="Find objects; or take each picture as a crop that one fills.")
     ] = True,
     detector: DetectorName = "auto",
     detector_set: DetectorSettings = None,
-    faces: Annotated[int, typer.Option("--faces", min=1, help="Most faces per picture.")] = 50,
+    faces: Annotated[int, typer.Option("--faces", min=1, help="Most objects per picture.")] = 50,
     every: Annotated[int, typer.Option("--every", min=1, help="Of a video, take every so manieth frame.")] = 10,
     frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most so many frames.")] = 300,
     refine: Annotated[

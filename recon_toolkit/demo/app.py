@@ -10,9 +10,9 @@ from typing import Any
 
 from recon_toolkit.demo import pages
 from recon_toolkit.demo.desk import Desk
-from recon_toolkit.demo.faces import scenes_of
 from recon_toolkit.demo.guard import HEADERS, ICON, check_host, check_origin
 from recon_toolkit.demo.limits import Limits
+from recon_toolkit.demo.objects import scenes_of
 from recon_toolkit.demo.refusal import Refusal
 from recon_toolkit.demo.upload import read_upload, too_large
 from recon_toolkit.reconstructor import Reconstructor
@@ -81,10 +81,11 @@ class Demo:
             return _Answer(200, pages.result_policy(), page)
 
     def _page(self, data: bytes, crop: bool) -> str:
-        return pages.result_page(scenes_of(data, self.reconstructor, crop=crop, faces=self.limits.faces))
+        scenes = scenes_of(data, self.reconstructor, crop=crop, most=self.limits.faces)
+        return pages.result_page(scenes, self.reconstructor.noun)
 
     def _form(self, refusal: Refusal | None = None) -> _Answer:
-        text = pages.form_page(self.limits, local=self.loopback, refusal=refusal)
+        text = pages.form_page(self.limits, noun=self.reconstructor.noun, local=self.loopback, refusal=refusal)
         if refusal is None:
             return _Answer(200, pages.form_policy(), text)
         return _Answer(refusal.status, pages.form_policy(), text, refusal.headers)

@@ -57,7 +57,7 @@
       return;
     }
     button.disabled = true;
-    status.textContent = "Sent. Finding faces and turning them into 3D …";
+    status.textContent = "Sent. Working on it …";
   });
   window.addEventListener("pageshow", () => { // also when coming back to this page
     button.disabled = false;

@@ -23,11 +23,12 @@ TITLE = "From a photo to 3D"
 ACCEPT = "image/jpeg,image/png,image/webp,image/bmp,image/gif,image/tiff,image/avif"
 
 
-def form_page(limits: Limits, *, local: bool, refusal: Refusal | None = None) -> str:
+def form_page(limits: Limits, *, noun: str, local: bool, refusal: Refusal | None = None) -> str:
     """The page to choose a photo on.
 
     Args:
         limits: named on the page, and watched before anything is sent.
+        noun: what to call an object that is found, e.g. ``face``.
         local: only this machine reaches the server, so that a picture does not leave it.
         refusal: what was wrong with the last picture.
     """
@@ -41,7 +42,7 @@ def form_page(limits: Limits, *, local: bool, refusal: Refusal | None = None) ->
     where = "It stays on this machine and is not kept." if local else "It is sent to this server and is not kept."
     body = f"""<main>
 <h1>{TITLE}</h1>
-<p>Choose a photo of somebody, and turn the face and the light on it in your browser. {where}</p>
+<p>Choose a photo, and turn the {html.escape(noun)} in it, and the light on it, in your browser. {where}</p>
 {problem}<form method="post" action="./" enctype="multipart/form-data" data-limit="{limits.upload_bytes}"
  data-words="{html.escape(limits.upload_words)}">
 <div class="field">
@@ -54,7 +55,7 @@ def form_page(limits: Limits, *, local: bool, refusal: Refusal | None = None) ->
 </div>
 <img id="preview" alt="The chosen photo" hidden>
 <p><label class="tick"><input type="checkbox" name="{CROP}" value="yes">
-The picture is a crop already: one face fills it</label></p>
+The picture is a crop already: one {html.escape(noun)} fills it</label></p>
 <p><button type="submit">Show it in 3D</button></p>
 <p role="status" id="status"></p>
 </form>
@@ -71,14 +72,14 @@ def form_policy() -> str:
     )
 
 
-def result_page(scenes: Sequence[ViewerScene]) -> str:
-    """The page with the faces of one picture: that of ``recon reconstruct``, below a bar with a way back.
+def result_page(scenes: Sequence[ViewerScene], noun: str) -> str:
+    """The page with the objects of one picture: that of ``recon reconstruct``, below a bar with a way back.
 
     It stands in a frame, so that saving it gives exactly that page: browsers cannot save the answer to a form.
     """
     from recon_toolkit.export.viewer import viewer_document
 
-    count = "One face" if len(scenes) == 1 else f"{len(scenes)} faces"
+    count = html.escape(f"One {noun}" if len(scenes) == 1 else f"{len(scenes)} {noun}s")
     viewer = viewer_document(f"{count} in 3D", scenes)
     body = f"""<header>
 <a href="./">← Another photo</a>

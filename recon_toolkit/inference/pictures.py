@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image, upright_rgb
-from recon_toolkit.detection import Detector, crop_box
+from recon_toolkit.detection import Detector, crop_box, found_noun
 from recon_toolkit.errors import DataError
 
 #: Largest side in pixels of the photograph that is kept for textures and pages.
@@ -51,7 +51,7 @@ class Crop:
 
     Attributes:
         source: the picture.
-        name: a name and folder for the result; ends in ``-face2`` and so on where a picture has several objects.
+        name: a name and folder for the result; where a picture has several, it ends in ``-face2`` and so on.
         pixels: (S, S, 3) uint8, what the model sees.
         photo: (P, P, 3) uint8, the same at up to :data:`PHOTO_SIDE` pixels.
         box: x, y, width and height in the picture; None if it was taken as it is.
@@ -78,6 +78,11 @@ class Finder:
     detector: Detector | None
     limit: int = 50
 
+    @property
+    def noun(self) -> str:
+        """What to call what is found."""
+        return "object" if self.detector is None else found_noun(self.detector)
+
     def crops(self, image: NDArray[np.uint8], source: Source) -> list[Crop]:
         """The crops in a picture (H, W, 3) uint8.
 
@@ -91,13 +96,14 @@ class Finder:
         found = self.detector(image)[: self.limit]
         if not found:
             raise DataError(
-                "no face was found", where=source.label, remedy="crop it by hand so that the face fills a square, and "
-                "add --no-detect",
-            )  # fmt: skip
+                f"no {self.noun} was found",
+                where=source.label,
+                remedy=f"crop it by hand so that the {self.noun} fills a square, and add --no-detect",
+            )
         crops = []
         for number, detection in enumerate(found, start=1):
             box = crop_box(detection)
-            name = source.folder if len(found) == 1 else f"{source.folder}-face{number}"
+            name = source.folder if len(found) == 1 else f"{source.folder}-{self.noun}{number}"
             crops.append(self._cut(picture, box, source, name, (box.x, box.y, box.width, box.height)))
         return crops
 

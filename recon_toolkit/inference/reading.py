@@ -90,4 +90,4 @@ def _of_video(source: Source, finder: Finder, video: VideoFrames) -> Iterator[Cr
         yield failed(source, error)
         return
     if empty:
-        yield Failed(image=source.label, reason="no face was found in any of its frames that were looked at")
+        yield Failed(image=source.label, reason=f"no {finder.noun} was found in any of its frames that were looked at")

@@ -45,6 +45,10 @@ class State:
     findings: list[str] = field(default_factory=list)
 
 
+#: Before so many steps no run has shapes of its own.
+_SETTLED = 500
+
+
 class Trainer:
     """Trains a model on a packed data set.
 
@@ -297,7 +301,8 @@ class Trainer:
         spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
         unused: frozenset[str] = getattr(self.model, "unused_encoders", frozenset())
         gradients = {name: gradient_norm(part) for name, part in named_parts(self.model) if name not in unused}
-        findings, new = self.health.check(output.diagnostics, spreads, gradients, self.state.skipped - self._reported)
+        skipped, settled = self.state.skipped - self._reported, self.state.step >= max(self.steps / 2, _SETTLED)
+        findings, new = self.health.check(output.diagnostics, spreads, gradients, skipped, settled=settled)
         self._reported = self.state.skipped
         self.state.findings = list(self.health.seen)
         total = float(losses.total.detach())

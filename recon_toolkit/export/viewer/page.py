@@ -25,13 +25,13 @@ _TYPES = {".glb": "model/gltf-binary", ".obj": "model/obj", ".mtl": "model/mtl",
 
 
 def viewer_document(title: str, scenes: Iterable[ViewerScene], *, intro: str = "") -> str:
-    """A whole page with one face or several to turn, light and take away.
+    """A whole page with one object or several to turn, light and take away.
 
     It needs a browser with WebGL 2 and nothing else: no network, no server. Without WebGL 2 it shows still pictures.
 
     Args:
         title: plain text.
-        scenes: the faces; more than one get a strip of small pictures to choose from.
+        scenes: the objects; more than one get a strip of small pictures to choose from.
         intro: plain text below the title.
 
     Raises:
@@ -57,7 +57,7 @@ def viewer_part(scenes: Iterable[ViewerScene]) -> str:
     parts may stand on a page; each holds one WebGL context, of which browsers allow about a dozen.
 
     Args:
-        scenes: the faces.
+        scenes: the objects.
 
     Raises:
         DataError: a scene's mask leaves nothing to show.
@@ -69,10 +69,10 @@ def viewer_part(scenes: Iterable[ViewerScene]) -> str:
 def _part(scenes: Iterable[ViewerScene], *, greet: bool) -> str:
     results = [_result(scene) for scene in scenes]
     if not results:
-        raise ValueError("a page needs at least one face")
+        raise ValueError("a page needs at least one object")
     return (
         f"<style>\n{_asset('viewer.css')}</style>\n"
-        f'<section class="rv"{" data-greet" if greet else ""} aria-label="Faces in 3D">\n{_asset("controls.html")}'
+        f'<section class="rv"{" data-greet" if greet else ""} aria-label="Objects in 3D">\n{_asset("controls.html")}'
         f"{''.join(results)}</section>\n<script>\n{script()}</script>"
     )
 

@@ -1,4 +1,4 @@
-// The drawing: one WebGL context, which holds the buffers and pictures of one face at a time.
+// The drawing: one WebGL context, which holds the buffers and pictures of one object at a time.
 
 const MODES = ["photo", "albedo", "shading", "normals", "depth", "wireframe"];
 const PICTURES = ["photo", "albedo"];

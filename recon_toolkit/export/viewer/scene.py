@@ -1,4 +1,4 @@
-"""What the page shows of one face, and how a reconstruction becomes that."""
+"""What the page shows of one object, and how a reconstruction becomes that."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TEXTURES = ("photo", "albedo")
 
 @dataclass(frozen=True)
 class ViewerScene:
-    """One face for the page. Tensors may be on any device and carry no batch dimension.
+    """One object for the page. Tensors may be on any device and carry no batch dimension.
 
     Raises:
         ValueError: a picture that cannot be laid on the surface, or a light or view of the wrong length.

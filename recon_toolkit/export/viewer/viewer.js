@@ -1,4 +1,4 @@
-// The page: chooses a face, listens to the controls and says what is to be seen.
+// The page: chooses an object, listens to the controls and says what is to be seen.
 
 const NEUTRAL_LIGHT = [0.4, 0.7, 0, 0, 1]; // for models that predict none
 const SETTLED = 400; // milliseconds without change after which screen readers are told
@@ -44,9 +44,9 @@ class Viewer {
     this.one(".rv-stage .rv-message").hidden = !message;
   }
 
-  /** One radio button a face, with its input picture, where there are several. */
+  /** One radio button an object, with its input picture, where there are several. */
   listFaces(number) {
-    this.one(".rv-faces").hidden = this.results.length < 2;
+    this.one(".rv-objects").hidden = this.results.length < 2;
     this.results.forEach((result, index) => {
       const label = document.createElement("label"), picture = document.createElement("img");
       const choice = Object.assign(document.createElement("input"), { type: "radio", checked: index === 0 });
@@ -101,7 +101,7 @@ class Viewer {
     new ResizeObserver(() => this.request()).observe(this.canvas);
   }
 
-  /** Show the face of this number; `greet` lets it turn once, so that people see that it can. */
+  /** Show the object of this number; `greet` lets it turn once, so that people see that it can. */
   async choose(index, greet = false) {
     const chosen = this.results[index];
     this.results.forEach((result) => (result.hidden = result !== chosen));
@@ -113,7 +113,7 @@ class Viewer {
       if (this.chosen !== chosen) return undefined; // somebody was faster
       this.renderer.show({ surface: surfaceOf(scene), pictures: { photo, albedo } });
     } catch (error) {
-      return this.say(`This face cannot be shown in 3D: ${error.message}`);
+      return this.say(`This object cannot be shown in 3D: ${error.message}`);
     }
     this.scene = scene;
     this.canvas.setAttribute("aria-label", `3D view of ${scene.name}`);
@@ -234,7 +234,7 @@ class Viewer {
   save() {
     this.draw(); // the browser may have dropped the last picture
     this.canvas.toBlob((blob) => {
-      const name = this.scene.name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "face";
+      const name = this.scene.name.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "") || "object";
       const link = Object.assign(document.createElement("a"), { download: `${name}-${this.mode}.png` });
       link.href = URL.createObjectURL(blob);
       link.click();

@@ -1,4 +1,4 @@
-"""From the bytes of a picture to the page with its faces."""
+"""From the bytes of a picture to the page with its objects."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from recon_toolkit.export.viewer import ViewerScene
     from recon_toolkit.reconstructor import Reconstructor
 
-#: What to do about a picture without a face.
-_NO_FACE = (
-    "Take one in which a face is upright, sharp and turned towards the camera; or cut it out by hand, so that it fills "
-    "a square, and tick “The picture is a crop already”"
-)
 
-
-def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, faces: int) -> list[ViewerScene]:
-    """The faces in a picture, ready to be shown, the most certain first.
+def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, most: int) -> list[ViewerScene]:
+    """The objects in a picture, ready to be shown, the most certain first.
 
     Args:
         data: an image file.
         reconstructor: the model; its detector is left out where ``crop`` says so.
-        crop: one face fills the picture.
-        faces: most of them.
+        crop: one object fills the picture.
+        most: how many of them, at most.
 
     Raises:
-        Refusal: no image (415), too many pixels (413), damaged (400), or without a face (422).
+        Refusal: no image (415), too many pixels (413), damaged (400), or without an object (422).
     """
     picture = decoded(data)
+    found = reconstructor
     if crop:
         reconstructor = replace(reconstructor, detector=None)
     try:
-        results = reconstructor.reconstruct_all(picture, limit=faces)
-        names = ["Face"] if len(results) == 1 else [f"Face {n}" for n in range(1, len(results) + 1)]
+        results = reconstructor.reconstruct_all(picture, limit=most)
+        noun = found.noun.capitalize()
+        names = [noun] if len(results) == 1 else [f"{noun} {n}" for n in range(1, len(results) + 1)]
         named = (replace(result.to("cpu"), name=name) for result, name in zip(results, names, strict=True))
         return [result.scene_with_mesh(f"{result.name.lower().replace(' ', '-')}.glb") for result in named]
     except DataError as error:
-        raise Refusal(422, _sentence(error.message), _NO_FACE) from None
+        remedy = (
+            f"Take one in which a {found.noun} is upright, sharp and turned towards the camera; or cut it out by hand, "
+            "so that it fills a square, and tick “The picture is a crop already”"
+        )
+        raise Refusal(422, _sentence(error.message), remedy) from None
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:
