@@ -21,7 +21,7 @@ from recon_toolkit.inference.models import TrainedModel, load_model
 
 SETS: dict[str, dict[str, Any]] = {
     "synthetic faces": {},
-    "photographic 0.25, as in training": {"photographic": 0.25},
+    "photographic 0.1, as in training": {"photographic": 0.1},
     "photographic 0.8": {"photographic": 0.8},
     "photographic 0.8, soft light": {"photographic": 0.8, "ambient": (0.3, 0.7), "diffuse": (0.35, 0.85)},
 }

@@ -2,7 +2,8 @@
 
 Scores the depth of a model's own shapes, and that of their mean in the place of each, with the views it found: on test
 faces of ``synthetic-faces``, whose depth is known. Where both score alike, the model has one shape for all. Besides,
-how many units of the depth network's bottleneck answer to any image, and how much the shapes differ.
+how many units of the depth network's bottleneck answer to any image, and how much the shapes differ in the middle of
+the face. The true shapes, and their mean under the true views, are measured likewise.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 from recon_synthetic_faces.dataset import SyntheticFaces
+from recon_synthetic_faces.render import render
+from recon_synthetic_faces.scene import draw_scenes
 from record import Record, describe
 from torch import Tensor, nn
 
@@ -23,6 +26,8 @@ from recon_toolkit.inference.models import TrainedModel, load_model
 from recon_toolkit.rendering import render_object
 
 BATCH = 50
+#: Rows and columns of the canonical view that show the middle of every face.
+MIDDLE = (slice(22, 54), slice(20, 44))
 
 
 def main() -> None:
@@ -39,6 +44,8 @@ def main() -> None:
     record = Record(benchmark=options.name, environment=describe(["python", *sys.argv], torch.device("cpu")))
     record.values["faces"] = options.faces
     made = SyntheticFaces().generate(np.arange(options.faces), "test", 64)
+    for key, value in _truth(next(iter(models.values())), made).items():
+        record.values[f"truth: {key}"] = round(value, 4)
     for name, trained in models.items():
         for key, value in _measures(trained, made).items():
             record.values[f"{name}: {key}"] = round(value, 4)
@@ -67,7 +74,27 @@ def _measures(trained: TrainedModel, made: Any) -> dict[str, float]:
         "SIDE ratio, mean shape": shared["SIDE"],
         "bottleneck units": answers.shape[1],
         "of which answer to images": int((answers.std(0) > 0).sum()),
-        "spread of shapes / depth range": float(depth[:, 3:-3, 3:-3].std(0).mean()) / (high - low),
+        "spread of shapes / depth range": float(depth[:, *MIDDLE].std(0).mean()) / (high - low),
+    }
+
+
+def _truth(trained: TrainedModel, made: Any) -> dict[str, float]:
+    """The spread of the true shapes, and how well their mean does under the true views."""
+    count = len(made.image)
+    scenes = draw_scenes(np.arange(count), "test", 0, SyntheticFaces().ranges)
+    scenes["pose"] = 0
+    frontal = render(scenes, 64)
+    depth, mask = torch.from_numpy(frontal.depth), torch.from_numpy(frontal.mask).float()
+    mean = (depth * mask).sum(0) / mask.sum(0).clamp(min=1)
+    mean[mask.mean(0) < 0.3] = depth.max()  # what few faces cover is background
+    scored = _ratios(
+        trained, mean.expand_as(depth), torch.from_numpy(made.view), made, background=0.98 * float(depth.max())
+    )
+    low, high = trained.network.depth_range  # type: ignore[union-attr, misc]
+    return {
+        "MAD ratio, mean shape": scored["MAD"],
+        "SIDE ratio, mean shape": scored["SIDE"],
+        "spread of shapes / depth range": float(depth[:, *MIDDLE].std(0).mean()) / (high - low),
     }
 
 
@@ -76,7 +103,9 @@ def _bottleneck(network: nn.Module) -> nn.Module:
     return next(layer for layer in network.modules() if isinstance(layer, nn.ConvTranspose2d))
 
 
-def _ratios(trained: TrainedModel, depth: Tensor, view: Tensor, made: Any) -> dict[str, float]:
+def _ratios(
+    trained: TrainedModel, depth: Tensor, view: Tensor, made: Any, *, background: float = np.inf
+) -> dict[str, float]:
     network: Any = trained.network
     evaluator = DepthEvaluator(trained.camera)
     blank = torch.zeros(BATCH, 3, *depth.shape[1:])
@@ -86,7 +115,8 @@ def _ratios(trained: TrainedModel, depth: Tensor, view: Tensor, made: Any) -> di
             at, empty = slice(start, start + BATCH), blank[: len(shape)]
             rendering = render_object(network.renderer, shape.contiguous(), empty, empty, None, turn)
             truth, mask = torch.from_numpy(made.depth[at]), torch.from_numpy(made.mask[at])
-            evaluator.add(rendering.depth, truth, prediction_mask=rendering.mask, truth_mask=mask)
+            seen = rendering.mask & (rendering.depth < background)
+            evaluator.add(rendering.depth, truth, prediction_mask=seen, truth_mask=mask)
     report = evaluator.report()
     constant = report.baselines.constant
     return {"SIDE": report.side / constant.side, "MAD": report.mad / constant.mad}

@@ -25,6 +25,8 @@ _SMOOTH = (
     "train with 2 or more samples a pixel (renderer.supersampling), a lower learning rate, a warm-up "
     "(training.warmup_steps), or the depth-smoothness loss"
 )
+#: Before so many steps no run has shapes of its own.
+SETTLED = 500
 _ALIVE = (
     "keep the bottleneck of the depth network alive: encoders.depth.bottleneck_slope=0.2 where it has that option, "
     "training.weight_decay=0, or a lower learning rate"
@@ -125,8 +127,7 @@ def _one_shape(depth: Tensor, depth_range: Tensor) -> list[Finding]:
         return []
     low, high = depth_range.tolist()
     spread = float(depth[:, 3:-3, 3:-3].std(0).mean()) / (high - low)
-    # Measured on synthetic faces: 0.000 where the bottleneck was dead, 0.009 to 0.018 where shapes differ a little, and
-    # 0.029 between the true shapes.
+    # Measured on synthetic faces: 0.000 where the bottleneck was dead, 0.009 to 0.018 where shapes differ a little.
     if spread >= 0.0025:
         return []
     message = f"all images get the same shape (its spread over a batch is {spread:.2%} of the depth's range)"
