@@ -139,7 +139,8 @@ def _loss_term(name: str, part: ResolvedComponent, term: LossTermConfig) -> Loss
         mask=term.mask,
         start_weight=term.start_weight,
         start_epochs=term.start_epochs,
-        batch_fields=frozenset(getattr(part.target, "batch_fields", ())),
+        # Of a class the built one, whose options may decide.
+        batch_fields=frozenset(getattr(component, "batch_fields", getattr(part.target, "batch_fields", ()))),
     )
 
 

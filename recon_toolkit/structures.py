@@ -8,7 +8,7 @@ The light's direction is the way the light travels, so diffuse shading is max(0,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Protocol, TypeVar
 
@@ -42,9 +42,34 @@ class Batch:
     albedo: Tensor | None = None  # (B, 3, H, W) in [0, 1]
     light: Tensor | None = None  # (B, 5): ambient, diffuse, direction (3, unit)
     view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
+    #: Other fields of the data set, by name, each (B, …): whatever a method compares with.
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+    #: (B,) int64 ≥ 0, in training: a random number for each image, another one at each step, so that a model that
+    #: chooses at random chooses the same again when the step is repeated.
+    draw: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        return to_device(self, device)
+        return self._each(lambda tensor: tensor.to(device))
+
+    def rows(self, low: int, high: int) -> Batch:
+        """The images ``low`` … ``high`` − 1."""
+        return self._each(lambda tensor: tensor[low:high])
+
+    def of(self, name: str, who: str) -> Tensor:
+        """A field by its name, among them those of ``extra``.
+
+        Raises:
+            ReconError: the data set has none of that name.
+        """
+        found = self.extra.get(name, getattr(self, name, None))
+        if isinstance(found, Tensor):
+            return found
+        raise ReconError(f"{who} needs '{name}' of every image, which the data set does not have")
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return replace(self, **changed, extra={name: change(value) for name, value in self.extra.items()})
 
     def __len__(self) -> int:
         return int(self.image.shape[0])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from recon_toolkit.data.packed import PackedImages, PackWriter, field_specs
-from recon_toolkit.errors import DataError
+from recon_toolkit.data.packed import FieldSpec, PackedImages, PackWriter, field_specs
+from recon_toolkit.errors import DataError, ReconError
 
 SIZE = 6
 NAMES = ("image", "depth", "mask", "normals", "albedo", "light", "view")
@@ -70,6 +70,28 @@ def test_data_in_a_devices_memory_gives_the_same_batches(tmp_path: Path) -> None
     here, there = packed.batch(rows), packed.resident("cpu").batch(rows)
     for name in (*NAMES, "index"):
         assert torch.equal(getattr(here, name), getattr(there, name)), name
+
+
+def test_images_of_one_object_share_what_belongs_to_it(tmp_path: Path) -> None:
+    """Three pictures of each of two objects, and of a third that has only one; the cloud is the object's."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (7, 3, SIZE, SIZE), dtype=np.uint8)
+    clouds = random.normal(size=(3, 5, 3)).astype(np.float32)
+    specs = field_specs(SIZE) | {"cloud": FieldSpec(dtype="float32", shape=(5, 3), each=3)}
+    with PackWriter(tmp_path / "pack", 9, SIZE, specs) as writer:
+        writer.write(3, image=images[3:], cloud=clouds[1:])
+        writer.write(0, image=images[:3], cloud=clouds[:1])
+        with pytest.raises(ValueError, match=r"cloud: expected shape \(1, 5, 3\) at a multiple of 3"):
+            writer.write(1, image=images[:2], cloud=clouds[:1])
+        packed = writer.finish([f"{i}" for i in range(7)], {})
+    assert np.load(tmp_path / "pack" / "cloud.npy").shape == (3, 5, 3)
+    for source in (packed, packed.resident("cpu")):
+        batch = source.batch(torch.tensor([6, 0, 5, 2]))
+        np.testing.assert_array_equal(batch.extra["cloud"].numpy(), clouds[[2, 0, 1, 0]])
+        assert torch.equal(batch.rows(1, 3).extra["cloud"], batch.extra["cloud"][1:3])
+    assert torch.equal(batch.of("cloud", "the test"), batch.extra["cloud"])
+    with pytest.raises(ReconError, match="the test needs 'depth' of every image"):
+        batch.of("depth", "the test")
 
 
 def test_indices_outside_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.health import Health
 from recon_toolkit.training.log import MetricsLog, read_log
 from recon_toolkit.training.run import run_pipeline
+from recon_toolkit.training.sampler import Sampler, check_mirrorable
 from recon_toolkit.training.trained import load_run
 
 
@@ -219,6 +220,20 @@ def test_confidence_without_its_network_is_a_clear_error(tiny, tmp_path):
     with pytest.raises(ReconError, match="needs confidence maps"):
         run_pipeline(resolve(tiny, "encoders.confidence=null"), out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()  # so that the corrected command can use it
+
+
+def test_random_numbers_of_images_depend_on_seed_and_step_alone():
+    whole = Sampler(100, 8, seed=3)
+    parts = [Sampler(100, 8, seed=3, rank=rank, world=2).draws(5) for rank in (0, 1)]
+    assert torch.equal(torch.stack(parts, 1).flatten(), whole.draws(5))
+    assert len({*whole.draws(5).tolist(), *whole.draws(6).tolist(), *Sampler(100, 8, seed=4).draws(5).tolist()}) == 24
+    assert int(whole.draws(5).min()) >= 0
+
+
+def test_what_cannot_be_mirrored_is_named():
+    check_mirrorable(["image", "depth", "view"])
+    with pytest.raises(ReconError, match=r"augment_flip.*mirrored together with cloud, parts"):
+        check_mirrorable(["image", "parts", "cloud"])
 
 
 # -- health ----------------------------------------------------------------------------------------------------------

@@ -8,12 +8,16 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from recon_toolkit.structures import Batch
 
 StorageType = Literal["uint8", "uint16", "int8", "float16", "float32"]
+
+
+#: Fields that a batch has by name; all others are in its ``extra``.
+NAMED_FIELDS = frozenset({"image", "depth", "mask", "normals", "albedo", "light", "view"})
 
 
 class FieldSpec(BaseModel):
@@ -24,6 +28,7 @@ class FieldSpec(BaseModel):
         shape: the shape of one image's entry, e.g. (3, H, W).
         steps: stored steps per unit, e.g. 255 for a colour in [0, 1] kept in a byte.
         offset: the value of a stored zero.
+        each: how many consecutive images share one entry, for what belongs to an object with several images.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +37,11 @@ class FieldSpec(BaseModel):
     shape: tuple[int, ...]
     steps: float = 1.0
     offset: float = 0.0
+    each: int = Field(1, ge=1)
+
+    def entries(self, count: int) -> int:
+        """How many entries ``count`` images have."""
+        return -(-count // self.each)
 
     @property
     def row_bytes(self) -> int:
@@ -99,4 +109,5 @@ def decode_fields(fields: Mapping[str, FieldSpec], raw: Mapping[str, Tensor], in
         values["normals"] = torch.nn.functional.normalize(values["normals"], dim=1)
     if "mask" in raw:
         values["mask"] = raw["mask"] != 0
-    return Batch(index=indices.to(raw["image"].device), **values)
+    extra = {name: values.pop(name) for name in values.keys() - NAMED_FIELDS}
+    return Batch(index=indices.to(raw["image"].device), extra=extra, **values)

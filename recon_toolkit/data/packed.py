@@ -97,9 +97,10 @@ class PackedImages:
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise DataError(f"the field cannot be read: {error}", where=str(path), remedy=remedy) from None
-            if array.shape != (index.count, *spec.shape) or array.dtype != spec.dtype:
+            shape = (spec.entries(index.count), *spec.shape)
+            if array.shape != shape or array.dtype != spec.dtype:
                 raise DataError(
-                    f"holds {array.dtype} {array.shape}, the index says {spec.dtype} {(index.count, *spec.shape)}",
+                    f"holds {array.dtype} {array.shape}, the index says {spec.dtype} {shape}",
                     where=str(path),
                     remedy=remedy,
                 )
@@ -143,7 +144,7 @@ class PackedImages:
         if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"an index lies outside 0..{len(self) - 1}")
         return {
-            name: torch.from_numpy(np.ascontiguousarray(array[rows]))
+            name: torch.from_numpy(np.ascontiguousarray(array[rows // self.fields[name].each]))
             for name, array in self._arrays.items()
             if fields is None or name in fields
         }
@@ -194,7 +195,11 @@ class ResidentImages:
     def batch(self, indices: Tensor, fields: Collection[str] | None = None) -> Batch:
         """The images at ``indices`` (B,) int64, as :meth:`PackedImages.batch` gives them, on the device."""
         rows = indices.to(self._raw["image"].device)
-        raw = {name: tensor[rows] for name, tensor in self._raw.items() if fields is None or name in fields}
+        raw = {
+            name: tensor[rows // self._fields[name].each]
+            for name, tensor in self._raw.items()
+            if fields is None or name in fields
+        }
         for name, tensor in raw.items():
             if self._fields[name].dtype == "uint16":
                 raw[name] = tensor.to(torch.int32) & 0xFFFF
@@ -247,7 +252,8 @@ class PackWriter:
 
         Args:
             start: row of the first image.
-            arrays: every field, (n, *shape), in its storage type or as floats in the units of :class:`Batch`.
+            arrays: every field, (n, *shape), in its storage type or as floats in the units of :class:`Batch`; one that
+                several images share has an entry for each group of images, which are written together.
 
         Raises:
             DataError: the disk is full or cannot be written.
@@ -260,13 +266,14 @@ class PackWriter:
             raise ValueError(f"rows {start}..{start + rows} lie outside 0..{self.count}")
         for name, values in arrays.items():
             spec = self.fields[name]
-            if values.shape != (rows, *spec.shape):
-                raise ValueError(f"{name}: expected shape {(rows, *spec.shape)}, got {values.shape}")
+            shape = (spec.entries(rows), *spec.shape)
+            if values.shape != shape or start % spec.each:
+                raise ValueError(f"{name}: expected shape {shape} at a multiple of {spec.each}, got {values.shape}")
             stored = np.ascontiguousarray(spec.encode(values))
             try:
                 # Plain writes, not a memory map: a full disk is then an error and not a killed process.
                 with self._lock:
-                    self._files[name].seek(HEADER_BYTES + start * spec.row_bytes)
+                    self._files[name].seek(HEADER_BYTES + start // spec.each * spec.row_bytes)
                     self._files[name].write(stored.data)
             except OSError as error:
                 raise disk_error(error, self.folder) from error
@@ -310,15 +317,22 @@ class PackWriter:
     def _close_field(self, name: str, count: int, digest: hashlib._Hash) -> None:
         """Give the file its header and exact length, and add its contents to the digest."""
         spec, file = self.fields[name], self._files[name]
+        entries = spec.entries(count)
         header = repr(
-            {"descr": np.dtype(spec.dtype).newbyteorder("<").str, "fortran_order": False, "shape": (count, *spec.shape)}
+            {
+                "descr": np.dtype(spec.dtype).newbyteorder("<").str,
+                "fortran_order": False,
+                "shape": (entries, *spec.shape),
+            }
         )
         file.seek(0)
         file.write(np.lib.format.magic(1, 0) + struct.pack("<H", HEADER_BYTES - 10))
         file.write(header.encode("latin1").ljust(HEADER_BYTES - 11) + b"\n")
-        file.truncate(HEADER_BYTES + count * spec.row_bytes)
+        file.truncate(HEADER_BYTES + entries * spec.row_bytes)
         file.flush()
-        digest.update(f"{name}:{spec.model_dump_json()}".encode())
+        # ``each`` came later: data without it keep the fingerprint that they had.
+        described = spec.model_dump_json(exclude={"each"} if spec.each == 1 else None)
+        digest.update(f"{name}:{described}".encode())
         file.seek(HEADER_BYTES)
         while chunk := file.read(1 << 22):
             digest.update(chunk)

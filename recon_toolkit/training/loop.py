@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,12 @@ from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.budget import try_steps
-from recon_toolkit.training.health import Finding, Health
+from recon_toolkit.training.health import SETTLED, Finding, Health
 from recon_toolkit.training.interrupt import Interrupted, interruptible
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.objective import Losses, Objective
 from recon_toolkit.training.parts import gradient_norm, named_parts, parameter_groups
-from recon_toolkit.training.sampler import Sampler, mirror
+from recon_toolkit.training.sampler import Sampler, check_mirrorable, mirror
 from recon_toolkit.training.shards import Forward, ShardedGradients, check_shardable
 
 #: Non-finite steps in a row after which training gives up.
@@ -43,10 +43,6 @@ class State:
     seconds: float = 0.0
     skipped: int = 0  # steps left out because something was not finite
     findings: list[str] = field(default_factory=list)
-
-
-#: Before so many steps no run has shapes of its own.
-_SETTLED = 500
 
 
 class Trainer:
@@ -108,6 +104,8 @@ class Trainer:
         self.sampler = Sampler(len(data), config.batch_size, seed, fabric.global_rank, fabric.world_size)
         self.data: PackedImages | ResidentImages = data
         self._fields = _fields_to_read(model, objective, data)
+        if config.augment_flip:
+            check_mirrorable(self._fields or data.fields)
         if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, self._fields, fabric.device):
             self.data = data.resident(fabric.device, self._fields)
         self.shards: ShardedGradients | None = None
@@ -121,7 +119,8 @@ class Trainer:
 
     def batch(self, step: int) -> Batch:
         """The images of a step, on the device, mirrored as the step's seed says."""
-        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step)), self._fields).to(self.fabric.device)
+        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step)), self._fields)
+        batch = replace(batch, draw=self.sampler.draws(step)).to(self.fabric.device)
         return mirror(batch, self.sampler.mirrored(step)) if self.config.augment_flip else batch
 
     def learning_rate(self, step: int) -> float:
@@ -301,7 +300,7 @@ class Trainer:
         spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
         unused: frozenset[str] = getattr(self.model, "unused_encoders", frozenset())
         gradients = {name: gradient_norm(part) for name, part in named_parts(self.model) if name not in unused}
-        skipped, settled = self.state.skipped - self._reported, self.state.step >= max(self.steps / 2, _SETTLED)
+        skipped, settled = self.state.skipped - self._reported, self.state.step >= max(self.steps / 2, SETTLED)
         findings, new = self.health.check(output.diagnostics, spreads, gradients, skipped, settled=settled)
         self._reported = self.state.skipped
         self.state.findings = list(self.health.seen)

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -236,7 +235,7 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
 
     def loss(images: int) -> Tensor:
         batch = trainer.batch(0)
-        part = replace(batch, **{k: v[:images] for k, v in vars(batch).items() if isinstance(v, Tensor)})
+        part = batch.rows(0, images)
         output = trainer.output(part)
         trainer.objective.check(output)
         return trainer.objective(output, batch=part).total

@@ -5,6 +5,7 @@ Nothing has to be saved to continue a run: step n asks for its images and gets t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -13,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon_toolkit.data.fields import NAMED_FIELDS
+from recon_toolkit.errors import ReconError
 from recon_toolkit.structures import Batch
 
 
@@ -48,6 +51,11 @@ class Sampler:
         draws = np.random.default_rng([self.seed, step, 1]).random(self.batch_size) < 0.5
         return torch.from_numpy(draws[self.rank :: self.world])
 
+    def draws(self, step: int) -> Tensor:
+        """A random number (int64 ≥ 0) for each of this process's images at a step."""
+        draws = np.random.default_rng([self.seed, step, 2]).integers(2**62, size=self.batch_size)
+        return torch.from_numpy(draws[self.rank :: self.world])
+
     def epoch(self, step: int) -> float:
         """Epochs seen before a step."""
         return step * self.batch_size / self.count
@@ -56,6 +64,17 @@ class Sampler:
 @lru_cache(maxsize=2)
 def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch, 0]).permutation(count)
+
+
+def check_mirrorable(fields: Collection[str]) -> None:
+    """Raise ReconError if there is a field among these whose mirror image :func:`mirror` does not know."""
+    strange = sorted(set(fields) - NAMED_FIELDS)
+    if strange:
+        raise ReconError(
+            f"images cannot be mirrored together with {', '.join(strange)}, whose mirror image is not known",
+            where="training.augment_flip",
+            remedy="set it to false",
+        )
 
 
 def mirror(batch: Batch, chosen: Tensor) -> Batch:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from itertools import pairwise
 
 import numba
@@ -28,16 +27,7 @@ Forward = Callable[[Batch], tuple[ModelOutput, Losses]]
 def split(batch: Batch, parts: int) -> list[Batch]:
     """Cut a batch into ``parts`` of nearly equal size; fewer if there are fewer images."""
     bounds = [len(batch) * i // parts for i in range(parts + 1)]
-    shards = []
-    for low, high in pairwise(bounds):
-        if low < high:
-            rows = {f.name: getattr(batch, f.name)[low:high] for f in fields(batch) if _is_set(batch, f.name)}
-            shards.append(replace(batch, **rows))
-    return shards
-
-
-def _is_set(batch: Batch, name: str) -> bool:
-    return isinstance(getattr(batch, name), Tensor)
+    return [batch.rows(low, high) for low, high in pairwise(bounds) if low < high]
 
 
 def check_shardable(model: nn.Module) -> None:
