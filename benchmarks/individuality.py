@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=500)
     parser.add_argument("--name", default="individuality")
     options = parser.parse_args()
-    models = {f"{path.name}": load_model(run=path) for path in options.run}
+    models = {path.name: load_model(run=path) for path in options.run}
     models |= {path.stem: load_model(weights=path) for path in options.weights}
     models = models or {"bundled": load_model()}
     record = Record(benchmark=options.name, environment=describe(["python", *sys.argv], torch.device("cpu")))

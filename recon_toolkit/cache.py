@@ -1,9 +1,13 @@
-"""Where generated and packed data is kept between runs."""
+"""Where generated and packed data is kept between runs, and by which names."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def cache_root() -> Path:
@@ -14,3 +18,8 @@ def cache_root() -> Path:
     configured = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
     return base / "recon-toolkit"
+
+
+def content_key(values: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits that stand for JSON values, whatever their order."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -118,8 +118,8 @@ def _shared(a: Detection, b: Detection) -> float:
     return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
 
 
-def found_noun(detector: Detector) -> str:
-    """What to call an object that a detector finds: its attribute ``finds``, or ``object``."""
+def found_noun(detector: Detector | None) -> str:
+    """What to call an object that a detector finds: its attribute ``finds``, or ``object``, as without a detector."""
     return str(getattr(detector, "finds", "object"))
 
 

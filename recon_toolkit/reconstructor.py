@@ -92,7 +92,7 @@ class Reconstructor:
     @property
     def noun(self) -> str:
         """What to call an object that it reconstructs: as its detector does, e.g. ``face``."""
-        return "object" if self.detector is None else found_noun(self.detector)
+        return found_noun(self.detector)
 
     def reconstruct(self, picture: Any, *, name: str = "photo") -> Result:
         """The most certain object in a picture.

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 
 from recon_object_views.furniture import chair, mug, table
+from recon_object_views.procedural import NAMES, SPLITS
 from recon_object_views.solids import ColouredMesh
 from recon_object_views.vehicles import car, plane
 
-#: How each category is made. Its position is part of every instance's seed: append, never reorder.
-CATEGORIES: dict[str, Callable[[Generator], ColouredMesh]] = {
-    "chair": chair, "table": table, "car": car, "plane": plane, "mug": mug,
-}  # fmt: skip
-SPLITS = ("train", "val", "test")
+#: How each category is made.
+CATEGORIES: dict[str, Callable[[Generator], ColouredMesh]] = dict(
+    zip(NAMES, (chair, table, car, plane, mug), strict=True)
+)
 
 
 def instance(category: str, split: str, number: int, seed: int = 0) -> ColouredMesh:
@@ -27,11 +27,8 @@ def instance(category: str, split: str, number: int, seed: int = 0) -> ColouredM
         KeyError: there is no such category.
         ValueError: there is no such split.
     """
-    place = list(CATEGORIES).index(category) if category in CATEGORIES else None
-    if place is None:
-        raise KeyError(category)
-    rng = Generator(Philox(SeedSequence((seed, SPLITS.index(split), place, number))))
-    made = CATEGORIES[category](rng)
+    make = CATEGORIES[category]
+    made = make(Generator(Philox(SeedSequence((seed, SPLITS.index(split), NAMES.index(category), number)))))
     if not np.isfinite(made.vertices).all():
         raise AssertionError(f"{category} {number} of {split} has vertices that are not finite")
     return made.normalised()

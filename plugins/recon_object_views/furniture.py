@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import Generator
 
-from recon_object_views.solids import Colour, ColouredMesh, box, mesh, oval, prism, revolved, rod, tube
+from recon_object_views.solids import Colour, ColouredMesh, box, hexahedron, mesh, oval, prism, revolved, rod, tube
 
 _WOOD = ((0.36, 0.22, 0.12), (0.55, 0.37, 0.20), (0.72, 0.54, 0.34), (0.25, 0.15, 0.09), (0.80, 0.68, 0.50))
 _METAL = ((0.75, 0.76, 0.78), (0.15, 0.15, 0.16), (0.45, 0.46, 0.48))
@@ -103,16 +103,10 @@ def _four_legs(
                     for sy in (-1, 1)
                     for sx in (-1, 1)
                 ]
-                legs.append(_bar(corners, colour))
+                legs.append(hexahedron(corners, colour))
             else:
                 legs.append(rod(head, foot, radius, colour, thin=thin))
     return legs
-
-
-def _bar(corners: list[tuple[float, float, float]], colour: Colour) -> ColouredMesh:
-    from recon_object_views.solids import hexahedron
-
-    return hexahedron(corners, colour)
 
 
 def _chair_back(

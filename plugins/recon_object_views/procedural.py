@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from recon_toolkit.cache import content_key
 from recon_toolkit.errors import DataError
 from recon_toolkit.nearest import suggestion
 
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Raise it when the same options give other pictures, so that caches of older versions are not used.
 GENERATOR_VERSION = 1
+SPLITS = ("train", "val", "test")
+#: The categories. Their positions are part of every object's seed: append, never reorder.
 NAMES = ("chair", "table", "car", "plane", "mug")
 _GROUP = 16  # objects drawn at a time
 
@@ -44,7 +44,7 @@ class ProceduralObjects:
         DataError: an option is out of range, or there is no such category.
     """
 
-    splits = ("train", "val", "test")
+    splits = SPLITS
     reads_folder = False
 
     def __init__(
@@ -114,22 +114,19 @@ class ProceduralObjects:
         """
         import numpy as np
 
-        from recon_toolkit.data.packed import PackedImages, PackWriter
-        from recon_toolkit.data.packing import usable_cores
+        from recon_toolkit.data.packed import PackWriter
+        from recon_toolkit.data.packing import open_cached, usable_cores
 
         if split not in self.splits:
             raise DataError(f"there is no split '{split}'", remedy=f"choose one of {', '.join(self.splits)}")
         layout = self.layout(size)
         options = {"version": GENERATOR_VERSION, "seed": self.seed, "categories": self.categories, **asdict(layout)}
-        key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+        key = content_key(options)
         objects = self.objects[split] * len(self.categories)
         folder = context.cache / "procedural-objects" / f"{split}-{size}px-{objects}-{key}"
-        if folder.exists():
-            try:
-                return PackedImages.open(folder)
-            except DataError as error:
-                context.progress.warn(f"{error.message}; {folder} is generated again")
-                shutil.rmtree(folder, ignore_errors=True)
+        cached = open_cached(folder, context)
+        if cached is not None:
+            return cached
         with (
             PackWriter(folder, objects * self.images, size, layout.fields()) as writer,
             context.progress.task(f"generating objects ({split})", objects, "object") as task,

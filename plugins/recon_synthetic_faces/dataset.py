@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recon_toolkit.cache import content_key
 from recon_toolkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -168,21 +166,19 @@ class SyntheticFaces:
         """
         import numpy as np
 
-        from recon_toolkit.data.packed import PackedImages, PackWriter, field_specs
+        from recon_toolkit.data.packed import PackWriter, field_specs
+        from recon_toolkit.data.packing import open_cached
 
         if split not in self.splits:
             raise DataError(f"there is no split '{split}'", remedy=f"choose one of {', '.join(self.splits)}")
         _within("image size", size, *SIZES)
         options = self._options(size)
-        key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:16]
+        key = content_key(options)
         count = self.counts[split]
         folder = context.cache / "synthetic-faces" / f"{split}-{size}px-{count}-{key}"
-        if folder.exists():
-            try:
-                return PackedImages.open(folder)
-            except DataError as error:
-                context.progress.warn(f"{error.message}; {folder} is generated again")
-                shutil.rmtree(folder, ignore_errors=True)
+        cached = open_cached(folder, context)
+        if cached is not None:
+            return cached
         photographs = self.read_background()
         names = ("image", "depth", "mask", "normals", "albedo", "light", "view")
         group = max(1, _GROUP_SAMPLES // (size * self.supersampling) ** 2)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from recon_toolkit.cache import content_key
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.training.checkpoint import WEIGHTS
 
@@ -39,7 +39,7 @@ def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> 
     }
     if files:
         document["files"] = files
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key(document)
 
 
 def _sources(files: Sequence[Path], used: Collection[str]) -> dict[str, str]:

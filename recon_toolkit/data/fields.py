@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ StorageType = Literal["uint8", "uint16", "int8", "float16", "float32"]
 
 
 #: Fields that a batch has by name; all others are in its ``extra``.
-NAMED_FIELDS = frozenset({"image", "depth", "mask", "normals", "albedo", "light", "view"})
+NAMED_FIELDS = frozenset(f.name for f in fields(Batch)) - {"index", "extra", "draw"}
 
 
 class FieldSpec(BaseModel):

@@ -123,7 +123,7 @@ def pack_sources(
     with_depth = sources[0].depth is not None
     key = _fingerprint(sources, size, scale)
     folder = context.cache / dataset / f"{split}-{size}px-{key[:16]}"
-    cached = _open_cached(folder, context)
+    cached = open_cached(folder, context, "packed")
     if cached is not None:
         _warn(cached.index.provenance, dataset, split, context)
         return cached
@@ -258,13 +258,19 @@ def _fingerprint(sources: Sequence[Source], size: int, scale: DepthScale | None)
     return digest.hexdigest()
 
 
-def _open_cached(folder: Path, context: DataContext) -> PackedImages | None:
+def open_cached(folder: Path, context: DataContext, made: str = "generated") -> PackedImages | None:
+    """The packed data set in a folder of the cache; None if there is none, or a damaged one, which is removed.
+
+    Args:
+        folder: where it would be.
+        context: says that a damaged one is ``made`` again.
+    """
     if not folder.exists():
         return None
     try:
         return PackedImages.open(folder)
     except DataError as error:
-        context.progress.warn(f"{error.message}; {folder} is packed again")
+        context.progress.warn(f"{error.message}; {folder} is {made} again")
         shutil.rmtree(folder, ignore_errors=True)
         return None
 

@@ -81,7 +81,7 @@ class Finder:
     @property
     def noun(self) -> str:
         """What to call what is found."""
-        return "object" if self.detector is None else found_noun(self.detector)
+        return found_noun(self.detector)
 
     def crops(self, image: NDArray[np.uint8], source: Source) -> list[Crop]:
         """The crops in a picture (H, W, 3) uint8.

@@ -24,7 +24,7 @@ class Viewer {
     this.one(".rv-status").id = `rv-status-${number}`;
     this.canvas.setAttribute("aria-describedby", `rv-status-${number} rv-help-${number}`);
     this.one(".rv-stage").hidden = false;
-    this.listFaces(number);
+    this.listObjects(number);
     try {
       this.renderer = new Renderer(this.canvas);
     } catch (error) {
@@ -45,7 +45,7 @@ class Viewer {
   }
 
   /** One radio button an object, with its input picture, where there are several. */
-  listFaces(number) {
+  listObjects(number) {
     this.one(".rv-objects").hidden = this.results.length < 2;
     this.results.forEach((result, index) => {
       const label = document.createElement("label"), picture = document.createElement("img");
