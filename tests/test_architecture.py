@@ -15,7 +15,7 @@ PLUGIN_NAMES = {path.name for path in PLUGINS.iterdir() if (path / "__init__.py"
 #: A module imports from its own layer and from those above it in this list, never from those below.
 LAYERS = (
     ("errors", "nearest", "cache", "progress", "files", "components", "structures", "unpickle"),
-    ("geometry",),
+    ("geometry", "shapes"),
     ("rendering",),
     ("hookspecs", "registry", "plugins", "config", "data", "detection"),
     ("assembly",),

@@ -1,0 +1,211 @@
+"""``recon convert``: clouds, meshes and voxels into one another, and into what a printer takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recon_toolkit.cli.common import progress_of, settings_of
+from recon_toolkit.errors import DataError
+
+if TYPE_CHECKING:
+    from recon_toolkit.progress import Progress
+    from recon_toolkit.shapes.convert import Conversion
+    from recon_toolkit.shapes.forms import Shape
+
+#: Some inputs were converted and others were not.
+PARTLY = 3
+#: Suffixes of files in millimetres, for slicers, and the height that shapes without a unit get there.
+_MILLIMETRES = (".stl", ".3mf")
+_HEIGHT = 60.0
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Path
+    targets: tuple[Path, ...]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("convert", short_help="Convert clouds, meshes and voxels, also for 3D printing.")(convert)
+
+
+def convert(
+    context: typer.Context,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN OUT...", help="The shape, then the files to write; or inputs, with --to."),
+    ],
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="A,B", help="Convert all files to these suffixes, e.g. stl,3mf.", show_default=False
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="With --to: where results go; beside each input by default."),
+    ] = None,
+    height: Annotated[
+        float | None,
+        typer.Option(
+            "--height",
+            metavar="MM",
+            help=f"Height in mm, standing on z = 0. STL and 3MF get {_HEIGHT:g} by default, unless the input was one.",
+            show_default=False,
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="FORM",
+            help="cloud, mesh or voxels, for .ply and .npy; else the input's.",
+            show_default=False,
+        ),
+    ] = None,
+    resolution: Annotated[
+        int, typer.Option("--resolution", min=16, max=1024, help="Of the grid on which a cloud becomes a solid.")
+    ] = 128,
+    voxels: Annotated[int, typer.Option("--voxels", min=1, max=1024, help="Voxels along the longest side.")] = 64,
+    points: Annotated[int, typer.Option("--points", min=1, help="Points drawn from a surface.")] = 100_000,
+    keep_outliers: Annotated[
+        bool, typer.Option("--keep-outliers", help="Make solids of clouds without leaving points out.")
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the points drawn.")] = 0,
+) -> None:
+    """Convert a shape between point cloud, triangle mesh and voxels.
+
+    The suffix says the form: .ply .npy .npz .xyz .txt hold clouds, .ply .obj .off .stl .glb .3mf meshes, .binvox
+    .npy voxels. A cloud becomes the watertight solid that it encloses, without normals; a mesh or voxels become a
+    cloud with normals. z is up; GLB has y up and is turned. A mesh that a slicer would not take is named with what
+    is wrong.
+
+    With --to, every file is an input. One that cannot be converted is named and the rest goes on: the exit code is
+    then 3, or 2 if none could be.
+
+    \b
+    Examples:
+      recon convert chair.ply chair.stl --height 80
+      recon convert chair.ply chair.glb chair.3mf chair.binvox --voxels 32
+      recon convert mesh.obj cloud.ply --as cloud --points 10000
+      recon convert clouds/*.ply --to stl --out printed
+    """
+    from recon_toolkit.shapes.convert import Conversion
+
+    if height is not None and not 0 < height < float("inf"):
+        raise DataError(f"a height is above 0, not {height:g}", where="--height")
+    options = Conversion(resolution, voxels, points, keep_outliers, seed)
+    jobs = _jobs(files, to, out)
+    _check(jobs, form)
+    failed = 0
+    with progress_of(context) as progress:
+        for job in jobs:
+            try:
+                for line in _converted(job, form, height, options, progress):
+                    if not settings_of(context).quiet:
+                        print(line, flush=True)
+            except DataError as error:
+                if len(jobs) == 1:
+                    raise DataError(error.message, where=error.where or str(job.source), remedy=error.remedy) from None
+                failed += 1
+                text = str(error)
+                progress.warn(text if str(job.source) in text else f"{job.source}: {text}")
+    if failed:
+        print(f"{len(jobs) - failed} of {len(jobs)} converted")
+        raise typer.Exit(PARTLY if failed < len(jobs) else 2)
+
+
+def _jobs(files: list[Path], to: str | None, out: Path | None) -> list[_Job]:
+    if to is None:
+        if out is not None:
+            raise DataError("says where results go only with --to", where="--out", remedy="name the output files")
+        if len(files) < 2:
+            raise DataError("there is no file to write", remedy="name one after the input, or use --to")
+        return [_Job(files[0], tuple(files[1:]))]
+    suffixes = ["." + word.strip().lower().removeprefix(".") for word in to.split(",") if word.strip()]
+    if not suffixes:
+        raise DataError("names no suffix", where="--to", remedy="e.g. --to stl")
+    return [_Job(file, tuple((out or file.parent) / f"{file.stem}{suffix}" for suffix in suffixes)) for file in files]
+
+
+def _check(jobs: list[_Job], form: str | None) -> None:
+    """What can be known before anything is written."""
+    from recon_toolkit.nearest import suggestion
+    from recon_toolkit.shapes.reading import forms_of
+
+    known = ("cloud", "mesh", "voxels")
+    if form is not None and form not in known:
+        raise DataError(f"there is no form '{form}'", where="--as", remedy=suggestion(form, known))
+    inputs = {job.source.resolve() for job in jobs}
+    writers: dict[Path, Path] = {}
+    for job in jobs:
+        for target in job.targets:
+            place = target.resolve()
+            held = forms_of(target)
+            if form is not None and len(held) > 1 and form not in held:
+                raise DataError(f"{target.suffix} holds {' or '.join(held)}, not {form}", where=str(target))
+            if place in inputs:
+                raise DataError("an input would be written over", where=str(target), remedy="choose another name")
+            if place in writers:
+                raise DataError(
+                    f"{writers[place]} and {job.source} would both be written there",
+                    where=str(target),
+                    remedy="convert them into different folders",
+                )
+            writers[place] = job.source
+
+
+def _converted(
+    job: _Job, form: str | None, height: float | None, options: Conversion, progress: Progress
+) -> Iterator[str]:
+    """Write what a job asks for, and say what each file became."""
+    from recon_toolkit.shapes.convert import converted
+    from recon_toolkit.shapes.files import on_the_bed, write_shape
+    from recon_toolkit.shapes.forms import Mesh, form_of
+    from recon_toolkit.shapes.printable import check_printable
+    from recon_toolkit.shapes.reading import forms_of, read_shape
+
+    shape = read_shape(job.source)
+    made: dict[str, Shape] = {form_of(shape): shape}
+    for target in job.targets:
+        held = forms_of(target)
+        wanted = held[0]
+        if len(held) > 1:
+            wanted = form or (form_of(shape) if form_of(shape) in held else held[0])
+        if wanted not in made:
+            made[wanted] = converted(shape, wanted, options)
+        suffix = target.suffix.lower()
+        millimetres = height
+        if height is None and suffix in _MILLIMETRES and job.source.suffix.lower() not in _MILLIMETRES:
+            millimetres = _HEIGHT
+        write_shape(target, made[wanted], height_mm=millimetres)
+        known = millimetres is not None or suffix in _MILLIMETRES
+        shown = made[wanted] if millimetres is None else on_the_bed(made[wanted], millimetres)
+        verdict = ""
+        if isinstance(shown, Mesh):
+            problems = check_printable(shown).problems
+            verdict = ", watertight" if not problems else ", not fit for printing"
+            if problems:
+                progress.warn(f"{target}: {' '.join(problems)}")
+        yield f"{target}: {_described(shown)}, {_extent(shown)}{' mm' if known else ''}{verdict}"
+
+
+def _described(shape: Shape) -> str:
+    from recon_toolkit.shapes.forms import Cloud, Mesh
+
+    if isinstance(shape, Cloud):
+        return f"cloud of {len(shape.points):,} points"
+    if isinstance(shape, Mesh):
+        return f"mesh of {len(shape.faces):,} faces"
+    return f"{int(shape.filled.sum()):,} voxels of {' x '.join(str(n) for n in shape.filled.shape)}"
+
+
+def _extent(shape: Shape) -> str:
+    low, high = shape.bounds
+    return " x ".join(f"{side:.4g}" for side in high - low)

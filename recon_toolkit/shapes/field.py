@@ -1,0 +1,255 @@
+"""The solid that a cloud of points is the surface of, as a field: a volumetric closing of the points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from recon_toolkit.errors import DataError
+from recon_toolkit.shapes.contour import filled
+from recon_toolkit.shapes.forms import Cloud, Floats, Mask
+from recon_toolkit.shapes.outliers import neighbour_distances
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
+#: Fewest different points that a solid is made of.
+FEWEST_POINTS = 100
+#: A point's neighbour whose distance is the cloud's spacing. Points drawn evenly with density ρ have k of them within
+#: d on average where π d² ρ = k; a hole of that size is among them with a chance of exp(−k) per point.
+_NEIGHBOURS = 24
+#: Distances are exact so many pitches to either side of the surface.
+_BAND = 3.0
+#: Pitches that a gap has at most: a finer grid shows no more, and costs the more the further the ball reaches.
+_MOST_PITCHES = 6.0
+#: A gap is made so many times as wide where that encloses more by a share of the whole, and so often at most.
+_RAISE = (1.15, 1.3, 1.5)
+_LOST = 0.002
+_RAISES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class SolidField:
+    """About the signed distance to a solid's surface at the nodes of a regular grid, within a few pitches of it.
+
+    Attributes:
+        values: (X, Y, Z) float32, above 0 inside, in the cloud's units.
+        origin: (3,), place of node (0, 0, 0).
+        pitch: distance of neighbouring nodes.
+        gap: what was closed; see :func:`solid_field`.
+        wall: the least thickness.
+    """
+
+    values: NDArray[np.float32]
+    origin: Floats
+    pitch: float
+    gap: float
+    wall: float
+
+    def at(self, points: ArrayLike) -> Floats:
+        """The field at points (N, 3), between the nodes linear, (N,)."""
+        from scipy.ndimage import map_coordinates
+
+        places = (np.asarray(points, dtype=np.float64) - self.origin) / self.pitch
+        return np.asarray(map_coordinates(self.values, places.T, order=1, mode="nearest"), dtype=np.float64)
+
+
+def solid_field(
+    points: ArrayLike, *, resolution: int = 128, gap: float | None = None, wall: float | None = None
+) -> SolidField:
+    """The solid whose surface was sampled by points without normals.
+
+    A ball of radius ``gap`` rolls around the cloud, held off by its points, and what it cannot reach is the solid: the
+    points with less than ``gap`` to the cloud and the cavities these enclose, eroded by ``gap`` (a closing; compare
+    the α-shapes of Edelsbrunner and Mücke 1994). That needs no normals, and closes whatever the cloud. Where the
+    solid is thinner than ``wall``, as around a sheet of points, it grows to that thickness. Hollows narrower than
+    twice ``gap`` are closed as well; where the points leave a hole wider than that, what is left is a shell around
+    them.
+
+    Args:
+        points: (N, 3), of the surface.
+        resolution: nodes along the cloud's longest side, 16 to 1024; fewer where points are so sparse that a pitch
+            would be less than a sixth of ``gap``.
+        gap: radius of the ball, in the cloud's units. By default the distance within which nine of ten points have
+            24 others, which holes of an evenly drawn cloud do not reach; at least 2 pitches, at most a tenth of the
+            longest side. It is made up to half as wide again, thrice if need be, where the inside leaks out through
+            a hole of that size. Any gap is raised to half of ``wall`` and one pitch, should it be less.
+        wall: least thickness, in the cloud's units, at least 1.5 pitches. 2 pitches by default.
+
+    Raises:
+        DataError: there are less than 100 different points, they lie on a plane, or one is not finite.
+        ValueError: an argument is out of range.
+    """
+    places, low, size = _solid_cloud(points)
+    longest = float(size.max())
+    if not 16 <= resolution <= 1024:
+        raise ValueError(f"a resolution is 16 to 1024, not {resolution}")
+    if gap is not None and not 0 < gap <= longest / 2:
+        raise ValueError(f"a gap is above 0 and up to half of the longest side, {longest / 2:g}, not {gap:g}")
+    pitch = longest / (resolution - 1)
+    if wall is not None and not 1.5 * pitch <= wall <= longest / 2:
+        raise ValueError(
+            f"a wall of {wall:g} is not from 1.5 pitches to half of the longest side ({1.5 * pitch:g} to "
+            f"{longest / 2:g}); thinner ones need a higher resolution"
+        )
+    from scipy.spatial import cKDTree
+
+    cloud = cKDTree(places)
+    if gap is not None:
+        grid = _grid(low, size, pitch, gap, wall)
+        grown = _grown(cloud, grid)
+    else:
+        reach = float(np.quantile(neighbour_distances(places, _NEIGHBOURS)[:, -1], 0.9))
+        grid = _grid(low, size, pitch, min(max(reach, 2 * pitch), longest / 10), wall)
+        grown = _grown(cloud, grid)
+        for _ in range(_RAISES):
+            factor = _leak(cloud, grid, grown)
+            if factor == 1:
+                break
+            grid = _grid(low, size, pitch, factor * grid.gap, wall)
+            grown = _grown(cloud, grid)
+    depth = _thickened(_closed(cloud, grid, grown), grid.pitch, grid.wall)
+    return SolidField(_smoothed(depth, grid.pitch), grid.origin, grid.pitch, grid.gap, grid.wall)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where the nodes are, and with which lengths the cloud is closed."""
+
+    origin: Floats
+    shape: tuple[int, ...]
+    pitch: float
+    gap: float
+    wall: float
+
+
+def _grid(low: Floats, size: Floats, pitch: float, gap: float, wall: float | None) -> _Grid:
+    pitch = max(pitch, min(gap / _MOST_PITCHES, np.inf if wall is None else wall / 1.5))
+    wall = 2 * pitch if wall is None else float(wall)
+    gap = max(gap, wall / 2 + pitch)
+    margin = int(np.ceil(gap / pitch)) + 3
+    shape = tuple(int(n) + 1 + 2 * margin for n in np.ceil(size / pitch - 1e-9))
+    return _Grid(low - margin * pitch, shape, pitch, gap, wall)
+
+
+def _solid_cloud(points: ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """The different points of a cloud, its lowest corner and its sides."""
+    places = np.unique(Cloud(np.asarray(points)).points, axis=0)
+    low, size = places.min(axis=0), np.ptp(places, axis=0)
+    if len(places) < FEWEST_POINTS:
+        raise DataError(
+            f"{len(places)} different points are too few for a solid", remedy=f"use {FEWEST_POINTS} or more"
+        )
+    spread = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
+    if not spread[2] > 1e-6 * spread[0]:
+        where = "a plane" if spread[1] > 1e-6 * spread[0] else "a line"
+        raise DataError(f"the points lie on {where}, which has no inside", remedy="use points from all sides")
+    return places, low, size
+
+
+def _grown(cloud: cKDTree, grid: _Grid) -> Mask:
+    """The nodes within the gap of the cloud, and all that they enclose."""
+    return filled(grid_distances(cloud, grid.shape, grid.origin, grid.pitch, grid.gap, 1.1 * grid.gap) <= grid.gap)
+
+
+def _leak(cloud: cKDTree, grid: _Grid, grown: Mask) -> float:
+    """How many times as wide a gap has to be to enclose what this one does not; 1 if it leaks nowhere.
+
+    What a somewhat larger gap encloses, and this one does not, was lost through a hole between points.
+    """
+    coarse = grown[::2, ::2, ::2]
+    low, high = (grid.gap * factor for factor in (_RAISE[0], _RAISE[-1]))
+    distance = grid_distances(cloud, coarse.shape, grid.origin, 2 * grid.pitch, low, 1.1 * high)
+    for factor in _RAISE:
+        # The margin is that of the smaller gap; beyond it everything is outside.
+        around = np.pad(distance <= factor * grid.gap, 1)
+        cavities = (filled(around) & ~around)[1:-1, 1:-1, 1:-1]
+        if (cavities & ~coarse).sum() > _LOST * (cavities | coarse).sum():
+            return factor
+    return 1.0
+
+
+def _closed(cloud: cKDTree, grid: _Grid, grown: Mask) -> NDArray[np.float32]:
+    """Depth below the surface of the closing, exact within some pitches of it."""
+    from scipy.ndimage import binary_dilation
+    from scipy.spatial import cKDTree
+
+    # The boundary of the grown region, to a fraction of a pitch: from each node just outside straight to its nearest
+    # point, up to the distance ``gap``, where no other point is nearer either.
+    rim = np.argwhere(binary_dilation(grown) & ~grown) * grid.pitch + grid.origin
+    distance, index = cloud.query(rim, workers=-1)
+    nearest = cloud.data[index]
+    boundary = cKDTree(nearest + (rim - nearest) * (grid.gap / distance)[:, None])
+    low, high = max(grid.gap - _BAND * grid.pitch, 0.0), grid.gap + _BAND * grid.pitch
+    depth = grid_distances(boundary, grid.shape, grid.origin, grid.pitch, low, high, grown)
+    return np.where(grown, depth - np.float32(grid.gap), np.float32(-_BAND * grid.pitch)).astype(np.float32)
+
+
+def _thickened(depth: NDArray[np.float32], pitch: float, wall: float) -> NDArray[np.float32]:
+    """The surface moved outwards where nothing nearby is half a wall deep, by what is missing."""
+    from scipy.ndimage import maximum_filter
+
+    reach = int(np.ceil(wall / 2 / pitch)) + 2  # so that just outside a thick part its depth is still seen
+    deepest = np.clip(maximum_filter(depth, 2 * reach + 1), 0, wall / 2)
+    return np.asarray(depth + (wall / 2 - deepest), dtype=np.float32)
+
+
+def _smoothed(values: NDArray[np.float32], pitch: float) -> NDArray[np.float32]:
+    from scipy.ndimage import gaussian_filter
+
+    once = gaussian_filter(values, 0.8, truncate=3.0)
+    # Smoothing draws thin bars in from all around, and would break them: most of that is given back (Taubin 1995).
+    smooth = 2 * once - gaussian_filter(once, 0.8, truncate=3.0)
+    return np.asarray(np.maximum(smooth, values - 0.25 * pitch), dtype=np.float32)
+
+
+def grid_distances(
+    tree: cKDTree,
+    shape: tuple[int, ...],
+    origin: Floats,
+    pitch: float,
+    low: float,
+    high: float,
+    where: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Distances of a grid's nodes to the nearest point of a tree, exact from ``low`` to ``high`` and cut off there.
+
+    Distance changes by no more than one moves. So a block of nodes is looked at closely only if the distance of its
+    centre leaves open whether some of them are between the two; a Euclidean distance transform of the whole grid
+    would take several times as long and know less.
+
+    Args:
+        tree: of the points.
+        shape: (X, Y, Z) of the grid.
+        origin: (3,), place of node (0, 0, 0).
+        pitch: distance of neighbouring nodes.
+        low, high: range of the distances.
+        where: nodes (X, Y, Z) that matter; what the others get is not said. All by default.
+    """
+    result = np.full(shape, high, dtype=np.float32)
+    step = 8
+    blocks = np.argwhere(np.ones([-(-n // step) for n in shape], dtype=bool)) * step
+    corners = np.array([(i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    while True:
+        if where is not None and step == 1:
+            blocks = blocks[where[tuple(blocks.T)]]
+        half = (step - 1) / 2 * pitch * np.sqrt(3)
+        centres = (blocks + (step - 1) / 2) * pitch + origin
+        distance, _ = tree.query(centres, distance_upper_bound=high + half + 1e-9 * pitch, workers=-1)
+        if step == 1:
+            result[tuple(blocks.T)] = np.clip(distance, low, high)
+            return result
+        certain = distance + half <= low
+        if certain.any():
+            within = blocks[certain]
+            inner = np.stack(np.meshgrid(*(np.arange(step),) * 3, indexing="ij"), -1).reshape(-1, 3)
+            nodes = (within[:, None] + inner).reshape(-1, 3)
+            nodes = nodes[(nodes < shape).all(axis=1)]
+            result[tuple(nodes.T)] = low
+        open_ = (distance - half <= high) & ~certain
+        step //= 2
+        blocks = (blocks[open_][:, None] + corners * step).reshape(-1, 3)
+        blocks = blocks[(blocks < shape).all(axis=1)]

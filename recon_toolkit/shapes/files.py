@@ -1,0 +1,173 @@
+"""Shapes as files: clouds, meshes and voxels by their suffix. z is up; see :func:`write_shape` for GLB."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_toolkit.errors import DataError
+from recon_toolkit.files import writing
+from recon_toolkit.shapes.binvox import binvox_bytes
+from recon_toolkit.shapes.forms import Cloud, Mesh, Shape, Voxels, form_of
+from recon_toolkit.shapes.reading import FORMS, forms_of, read_shape
+from recon_toolkit.shapes.threemf import threemf_bytes
+
+__all__ = ["FORMS", "forms_of", "on_the_bed", "read_shape", "shape_bytes", "write_shape"]
+
+
+def write_shape(path: str | Path, shape: Shape, *, height_mm: float | None = None) -> Path:
+    """Write a shape as the file that the suffix of ``path`` names, whole or not at all.
+
+    - clouds: ``.ply`` (binary, with normals and colours), ``.npy`` and ``.npz`` (float32 (N, 3), ``points``), ``.xyz``
+      and ``.txt`` (with normals where there are any);
+    - meshes: ``.ply`` and ``.stl`` (binary), ``.obj``, ``.off``, ``.glb`` (glTF 2.0), ``.3mf``;
+    - voxels: ``.binvox``, and ``.npy`` (bool (X, Y, Z), which has no place for where and how large they are).
+
+    Numbers are written as they are, but for GLB: glTF has y up, so the shape is turned to stand in it.
+
+    Args:
+        path: the file. Its folder is made where it is missing.
+        shape: a cloud, a mesh or voxels, z up.
+        height_mm: scale the shape to this height along z, in millimetres, and set it on z = 0 above the origin. GLB
+            gets metres, as glTF wants them.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        DataError: the suffix is unknown or for other forms, the shape has no height, or the disk is full or cannot be
+            written.
+        ValueError: ``height_mm`` is not above 0.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    forms_of(path)
+    try:
+        if height_mm is not None:
+            shape = on_the_bed(shape, height_mm / 1000 if suffix == ".glb" else height_mm)
+        data = shape_bytes(shape, suffix)
+    except DataError as error:
+        raise DataError(error.message, where=error.where or str(path), remedy=error.remedy) from None
+    with writing(path) as file:
+        file.write(data)
+    return path
+
+
+def shape_bytes(shape: Shape, suffix: str) -> bytes:
+    """What :func:`write_shape` writes into a file with a suffix, e.g. ``.glb``.
+
+    Raises:
+        DataError: the suffix is unknown or for other forms.
+    """
+    form = form_of(shape)
+    if form not in forms_of(f"shape{suffix}"):
+        known = ", ".join(name for name, forms in FORMS.items() if form in forms)
+        noun = {"cloud": "a cloud", "mesh": "a mesh", "voxels": "voxels"}[form]
+        raise DataError(f"{suffix} does not hold {noun}", remedy=f"convert first, or use {known}")
+    return _bytes(shape, suffix.lower())
+
+
+def on_the_bed(shape: Shape, height: float) -> Shape:
+    """A shape scaled to a height along z, on z = 0, with the middle of its box above the origin.
+
+    Raises:
+        DataError: the shape is flat.
+        ValueError: ``height`` is not above 0.
+    """
+    if not (np.isfinite(height) and height > 0):
+        raise ValueError(f"a height is above 0, not {height}")
+    low, high = shape.bounds
+    size = high - low
+    if not size[2] > 1e-9 * size.max():
+        raise DataError("the shape has no height to scale", remedy="turn it, so that z is up")
+    factor = height / float(size[2])
+    return shape.moved(factor, -factor * np.array(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])))
+
+
+def _bytes(shape: Shape, suffix: str) -> bytes:
+    if isinstance(shape, Voxels):
+        return binvox_bytes(shape) if suffix == ".binvox" else _saved(shape.filled)
+    if isinstance(shape, Cloud):
+        if suffix == ".ply":
+            return _ply_cloud(shape)
+        if suffix == ".npy":
+            return _saved(shape.points.astype(np.float32))
+        if suffix == ".npz":
+            data = io.BytesIO()
+            np.savez_compressed(data, points=shape.points.astype(np.float32))
+            return data.getvalue()
+        columns = shape.points if shape.normals is None else np.hstack((shape.points, shape.normals))
+        return _lines(columns, " ".join(["%.9g"] * columns.shape[1]))
+    if suffix == ".obj":
+        return _lines(shape.vertices, "v %.9g %.9g %.9g") + _lines(shape.faces + 1, "f %d %d %d")
+    if suffix == ".off":
+        header = f"OFF\n{len(shape.vertices)} {len(shape.faces)} 0\n".encode()
+        return header + _lines(shape.vertices, "%.9g %.9g %.9g") + _lines(shape.faces, "3 %d %d %d")
+    makers = {".ply": _ply_mesh, ".stl": _stl, ".glb": _glb, ".3mf": threemf_bytes}
+    return makers[suffix](shape)
+
+
+def _saved(values: NDArray[np.generic]) -> bytes:
+    data = io.BytesIO()
+    np.save(data, values, allow_pickle=False)
+    return data.getvalue()
+
+
+def _lines(values: NDArray[np.generic], form: str) -> bytes:
+    data = io.StringIO()
+    np.savetxt(data, values, fmt=form)
+    return data.getvalue().encode()
+
+
+def _ply_cloud(cloud: Cloud) -> bytes:
+    columns: list[tuple[str, str, NDArray[np.generic]]] = [
+        (name, "<f4", cloud.points[:, k]) for k, name in enumerate("xyz")
+    ]
+    if cloud.normals is not None:
+        columns += [(name, "<f4", cloud.normals[:, k]) for k, name in enumerate(("nx", "ny", "nz"))]
+    if cloud.colours is not None:
+        columns += [(name, "u1", cloud.colours[:, k]) for k, name in enumerate(("red", "green", "blue"))]
+    rows = np.empty(len(cloud.points), dtype=[(name, kind) for name, kind, _ in columns])
+    for name, _, values in columns:
+        rows[name] = values
+    return _ply_header(("vertex", len(rows), [(name, kind) for name, kind, _ in columns])) + rows.tobytes()
+
+
+def _ply_mesh(mesh: Mesh) -> bytes:
+    faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    faces["count"], faces["corners"] = 3, mesh.faces
+    header = _ply_header(
+        ("vertex", len(mesh.vertices), [(name, "<f4") for name in "xyz"]),
+        ("face", len(faces), [("vertex_indices", "list")]),
+    )
+    return header + mesh.vertices.astype("<f4").tobytes() + faces.tobytes()
+
+
+def _ply_header(*elements: tuple[str, int, list[tuple[str, str]]]) -> bytes:
+    kinds = {"<f4": "float", "u1": "uchar", "list": "list uchar int"}
+    lines = ["ply", "format binary_little_endian 1.0", "comment recon-toolkit"]
+    for element, count, properties in elements:
+        lines.append(f"element {element} {count}")
+        lines += [f"property {kinds[kind]} {name}" for name, kind in properties]
+    return "\n".join([*lines, "end_header", ""]).encode()
+
+
+def _stl(mesh: Mesh) -> bytes:
+    rows = np.zeros(len(mesh.faces), dtype=[("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    rows["normal"], rows["corners"] = mesh.normals, mesh.vertices[mesh.faces]
+    # A file that starts with "solid" is taken for text by some readers.
+    return b"binary, recon-toolkit".ljust(80) + struct.pack("<I", len(rows)) + rows.tobytes()
+
+
+def _glb(mesh: Mesh) -> bytes:
+    import trimesh
+    from trimesh.exchange.gltf import export_glb
+
+    turned = mesh.vertices[:, (0, 2, 1)] * (1, 1, -1)
+    made = trimesh.Trimesh(turned, mesh.faces, process=False, validate=False)
+    # With normals, programs shade it smoothly, and without, face by face.
+    return bytes(export_glb(trimesh.Scene(made), include_normals=True))  # type: ignore[no-untyped-call]
