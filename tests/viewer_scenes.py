@@ -7,10 +7,12 @@ import math
 from html.parser import HTMLParser
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_toolkit.export.viewer import ViewerScene
+from recon_toolkit.export.viewer import ShapeScene, ViewerScene
 from recon_toolkit.geometry import Camera
 
 CAMERA = Camera(10.0)
@@ -56,6 +58,35 @@ def scene(name: str = "hill", **changes: Any) -> ViewerScene:
         "facts": [("Turned", "20° left")],
     }
     return ViewerScene(**(parts | changes))
+
+
+#: Three points that no turn takes to their mirror image: low, middle and high, which the page tells apart by colour.
+MARKS = np.array([[0.3, -0.35, -0.4], [-0.4, -0.1, 0.0], [0.15, 0.4, 0.45]])
+#: A tetrahedron without symmetry, its faces anticlockwise from outside.
+CORNERS = np.array([[0.4, -0.3, -0.45], [-0.35, -0.2, -0.45], [0.1, 0.45, -0.4], [0.2, -0.35, 0.45]])
+SIDES = np.array([[0, 1, 2], [0, 3, 1], [1, 3, 2], [2, 3, 0]])[:, ::-1]
+
+
+def sphere(count: int, radius: float = 0.5) -> NDArray[np.float64]:
+    """Points evenly on a sphere (Fibonacci's lattice)."""
+    z = 1 - (2 * np.arange(count) + 1) / count
+    angle = np.arange(count) * math.pi * (3 - math.sqrt(5))
+    across = np.sqrt(1 - z * z)
+    return radius * np.stack((across * np.cos(angle), across * np.sin(angle), z), axis=1)
+
+
+def shape(name: str = "marks", **changes: Any) -> ShapeScene:
+    parts: dict[str, Any] = {
+        "name": name,
+        "input": spotted(64),
+        "points": MARKS,
+        "vertices": CORNERS,
+        "faces": SIDES,
+        "maps": {"Silhouette": hill()[None] - 0.5},
+        "downloads": {"cloud.ply": bytes(range(256))},
+        "facts": [("Method", "by hand")],
+    }
+    return ShapeScene(**(parts | changes))
 
 
 class Reader(HTMLParser):

@@ -2,5 +2,6 @@
 
 from recon_toolkit.export.viewer.page import viewer_document, viewer_part
 from recon_toolkit.export.viewer.scene import ViewerScene, scene_of
+from recon_toolkit.export.viewer.shape_scene import Scene, ShapeScene
 
-__all__ = ["ViewerScene", "scene_of", "viewer_document", "viewer_part"]
+__all__ = ["Scene", "ShapeScene", "ViewerScene", "scene_of", "viewer_document", "viewer_part"]

@@ -12,9 +12,15 @@ from urllib.parse import quote
 
 from recon_toolkit.export.viewer.payload import data_address, picture_address, scene_json
 from recon_toolkit.export.viewer.scene import ViewerScene
+from recon_toolkit.export.viewer.shape_payload import shape_json, share, shown_shape
+from recon_toolkit.export.viewer.shape_scene import Scene
 
 #: In the order in which they build on each other.
-SCRIPTS = ("geometry.js", "shaders.js", "renderer.js", "controls.js", "viewer.js")
+SCRIPTS = (
+    *("geometry.js", "shape.js", "shaders.js", "shape_shaders.js"),
+    *("renderer.js", "grid_painter.js", "shape_painter.js"),
+    *("controls.js", "panel.js", "grid_panel.js", "shape_panel.js", "viewer.js"),
+)
 #: The page may run and show what it holds, and fetch or send nothing.
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -24,14 +30,15 @@ POLICY = (
 _TYPES = {".glb": "model/gltf-binary", ".obj": "model/obj", ".mtl": "model/mtl", ".stl": "model/stl"}
 
 
-def viewer_document(title: str, scenes: Iterable[ViewerScene], *, intro: str = "") -> str:
+def viewer_document(title: str, scenes: Iterable[Scene], *, intro: str = "") -> str:
     """A whole page with one object or several to turn, light and take away.
 
     It needs a browser with WebGL 2 and nothing else: no network, no server. Without WebGL 2 it shows still pictures.
 
     Args:
         title: plain text.
-        scenes: the objects; more than one get a strip of small pictures to choose from.
+        scenes: the objects, of either kind; more than one get a strip of small pictures to choose from. The more
+            shapes there are, the fewer points and faces of each are drawn, which the page says.
         intro: plain text below the title.
 
     Raises:
@@ -50,7 +57,7 @@ def viewer_document(title: str, scenes: Iterable[ViewerScene], *, intro: str = "
     )
 
 
-def viewer_part(scenes: Iterable[ViewerScene]) -> str:
+def viewer_part(scenes: Iterable[Scene]) -> str:
     """The same as a part of another page: one ``section`` with its style and script.
 
     Here the wheel zooms only once the view has been clicked, so that it does not catch readers who scroll by. Several
@@ -66,14 +73,18 @@ def viewer_part(scenes: Iterable[ViewerScene]) -> str:
     return _part(scenes, greet=False)
 
 
-def _part(scenes: Iterable[ViewerScene], *, greet: bool) -> str:
-    results = [_result(scene) for scene in scenes]
-    if not results:
+def _part(scenes: Iterable[Scene], *, greet: bool) -> str:
+    shown = list(scenes)
+    if not shown:
         raise ValueError("a page needs at least one object")
+    grids = sum(isinstance(scene, ViewerScene) for scene in shown)
+    shapes = len(shown) - grids
+    results = [_result(scene, share(shapes)) for scene in shown]
+    parts = ("stage.html", *["controls.html"] * bool(grids), *["shape_controls.html"] * bool(shapes))
     return (
         f"<style>\n{_asset('viewer.css')}</style>\n"
-        f'<section class="rv"{" data-greet" if greet else ""} aria-label="Objects in 3D">\n{_asset("controls.html")}'
-        f"{''.join(results)}</section>\n<script>\n{script()}</script>"
+        f'<section class="rv"{" data-greet" if greet else ""} aria-label="Objects in 3D">\n'
+        f"{''.join(map(_asset, parts))}{''.join(results)}</section>\n<script>\n{script()}</script>"
     )
 
 
@@ -88,10 +99,16 @@ def _asset(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def _result(scene: ViewerScene) -> str:
-    shown = {"Input": scene.input}
-    if scene.reconstruction is not None:
-        shown["Reconstruction"] = scene.reconstruction
+def _result(scene: Scene, most: int) -> str:
+    shown, facts = {"Input": scene.input}, list(scene.facts)
+    if isinstance(scene, ViewerScene):
+        if scene.reconstruction is not None:
+            shown["Reconstruction"] = scene.reconstruction
+        data = scene_json(scene)
+    else:
+        shape = shown_shape(scene, most)
+        facts += shape.facts
+        data = shape_json(scene.name, shape)
     shown |= scene.maps
     figures = "".join(
         f'<figure><img src="{picture_address(image)}" alt="{html.escape(f"{caption} of {scene.name}")}" '
@@ -101,8 +118,8 @@ def _result(scene: ViewerScene) -> str:
     return (
         f'<article class="rv-result" data-name="{html.escape(scene.name)}">\n'
         f'<div class="rv-pictures">{figures}</div>\n'
-        f'<div class="rv-details"><h2>{html.escape(scene.name)}</h2>{_facts(scene.facts)}{_downloads(scene)}</div>\n'
-        f'<script type="application/json">{scene_json(scene)}</script>\n</article>\n'
+        f'<div class="rv-details"><h2>{html.escape(scene.name)}</h2>{_facts(facts)}{_downloads(scene)}</div>\n'
+        f'<script type="application/json">{data}</script>\n</article>\n'
     )
 
 
@@ -111,7 +128,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
     return f'<dl class="rv-facts">{rows}</dl>' if rows else ""
 
 
-def _downloads(scene: ViewerScene) -> str:
+def _downloads(scene: Scene) -> str:
     links = []
     for name, content in scene.downloads.items():
         size = ""

@@ -32,14 +32,17 @@ def scene_json(scene: ViewerScene) -> str:
         "height": height,
         "step": grid.step,
         "fov": scene.camera.fov,
-        "depth": {"near": grid.near, "far": grid.far, "data": _base64(grid.steps.astype("<u2").tobytes())},
-        "levels": None if grid.levels is None else _base64(grid.levels.tobytes()),
+        "depth": {"near": grid.near, "far": grid.far, "data": base64_text(grid.steps.astype("<u2").tobytes())},
+        "levels": None if grid.levels is None else base64_text(grid.levels.tobytes()),
         "light": _numbers(scene.light),
         "view": _numbers(scene.view),
     }
     content |= {name: picture_address(image) for name, image in scene.pictures.items()}
-    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
-    # "</script>" or "<!--" in a name would end the element or hide its end.
+    return script_text(json.dumps(content, allow_nan=False, separators=(",", ":")))
+
+
+def script_text(text: str) -> str:
+    """JSON made safe inside a ``script`` element: "</script>" or "<!--" in a name would end it or hide its end."""
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
@@ -57,10 +60,11 @@ def picture_address(image: Tensor) -> str:
 
 def data_address(content: bytes, kind: str) -> str:
     """Bytes of a MIME type as a ``data:`` address."""
-    return f"data:{kind};base64,{_base64(content)}"
+    return f"data:{kind};base64,{base64_text(content)}"
 
 
-def _base64(content: bytes) -> str:
+def base64_text(content: bytes) -> str:
+    """Bytes as text."""
     return base64.b64encode(content).decode("ascii")
 
 
