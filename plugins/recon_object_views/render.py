@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from recon_toolkit.geometry.orthographic import camera_rotation, to_picture
-from recon_toolkit.rendering import rasterize
+from recon_toolkit.rendering import rasterize, rasterize_depth
 
 #: The rasteriser interpolates 1/z in a straight line across a picture, as perspective has it. With 1/(far − depth) for
 #: z, it is the depth of an orthographic picture that is interpolated so. Beyond all depths of objects in the unit cube.
 _BEYOND = 3.0
+#: Samples, or faces, drawn at a time: it bounds the memory that large meshes and pictures take.
+_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,14 @@ def depth_views(vertices: Tensor, faces: Tensor, quaternion: Tensor, size: int) 
         quaternion: (V, 4), the views.
         size: S.
     """
-    depth, mask, _ = _fragments(vertices, faces, quaternion, size)
+    depth = vertices.new_empty(len(quaternion), size, size)
+    mask = torch.empty(depth.shape, dtype=torch.bool)
+    for part in _parts(len(quaternion), size, len(faces)):
+        # A sample a pixel, at its centre; the barycentrics of rasterize would go unread.
+        found, covered = rasterize_depth(
+            _drawn(vertices, quaternion[part], size), faces, size, size, samples=1, check=part.start == 0
+        )
+        depth[part], mask[part] = _orthographic(found, covered), covered
     return Views(depth, mask, None)
 
 
@@ -73,28 +82,43 @@ def colour_views(
         supersampling: samples along a pixel's side.
     """
     lamp = lamp or Lamp()
-    fine = size * supersampling
-    depth, mask, face = _fragments(vertices, faces, quaternion, fine)
+    views, fine = len(quaternion), size * supersampling
     corners = vertices[faces.long()]
     normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal = torch.nn.functional.normalize(normal, dim=1)
-    turned = normal @ camera_rotation(quaternion).mT  # (V, F, 3)
-    facing = torch.where(turned[..., 2:] > 0, -turned, turned)  # towards the camera, whatever way the face winds
     towards = torch.nn.functional.normalize(torch.tensor(lamp.towards, dtype=vertices.dtype), dim=0)
-    lit = (colours * (lamp.ambient + lamp.diffuse * (facing @ towards).clamp(min=0))[..., None]).clamp(max=1)
-    views = len(quaternion)
-    flat = face.clamp(min=0).long().view(views, -1, 1).expand(-1, -1, 3)
-    picture = lit.gather(1, flat).view(views, fine, fine, 3)
-    picture = torch.where(mask[..., None], picture, background).permute(0, 3, 1, 2)
-    image = torch.nn.functional.avg_pool2d(picture, supersampling)
+    depth = vertices.new_empty(views, size, size)
+    mask = torch.empty(depth.shape, dtype=torch.bool)
+    image = vertices.new_empty(views, 3, size, size)
     middle = slice(supersampling // 2, None, supersampling)
-    return Views(depth[:, middle, middle], mask[:, middle, middle], image)
+    for part in _parts(views, fine, len(faces)):
+        found = rasterize(_drawn(vertices, quaternion[part], fine), faces, fine, fine, check=part.start == 0)
+        seen = found.face >= 0
+        turned = normal @ camera_rotation(quaternion[part]).mT  # (V, F, 3)
+        # Towards the camera, whatever way the face winds.
+        facing = torch.where(turned[..., 2:] > 0, -turned, turned)
+        lit = (colours * (lamp.ambient + lamp.diffuse * (facing @ towards).clamp(min=0))[..., None]).clamp(max=1)
+        rows = found.face.clamp(min=0).long() + torch.arange(len(lit))[:, None, None] * len(faces)
+        picture = lit.view(-1, 3)[rows.view(-1)].view(*rows.shape, 3)
+        picture = torch.where(seen[..., None], picture, background).permute(0, 3, 1, 2)
+        image[part] = torch.nn.functional.avg_pool2d(picture, supersampling)
+        mask[part] = seen[:, middle, middle]
+        depth[part] = _orthographic(found.depth[:, middle, middle], mask[part])
+    return Views(depth, mask, image)
 
 
-def _fragments(vertices: Tensor, faces: Tensor, quaternion: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def _parts(views: int, size: int, faces: int) -> list[slice]:
+    """The views in parts: all at once but for many faces or samples."""
+    count = max(1, min(views, _AT_ONCE // max(size * size, faces)))
+    return [slice(start, min(start + count, views)) for start in range(0, views, count)]
+
+
+def _drawn(vertices: Tensor, quaternion: Tensor, size: int) -> Tensor:
+    """What the rasteriser draws: pixel coordinates, and the z that makes it orthographic."""
     seen = to_picture(vertices[None], quaternion[None], size)[0]
-    drawn = torch.cat((seen[..., :2], 1 / (_BEYOND - seen[..., 2:])), dim=-1)
-    found = rasterize(drawn, faces, size, size)
-    mask = found.face >= 0
-    depth = torch.where(mask, _BEYOND - 1 / torch.where(mask, found.depth, 1.0), 0.0)
-    return depth, mask, found.face
+    return torch.cat((seen[..., :2], 1 / (_BEYOND - seen[..., 2:])), dim=-1)
+
+
+def _orthographic(drawn: Tensor, mask: Tensor) -> Tensor:
+    """The depth that the rasteriser's z stands for; 0 outside the mask."""
+    return torch.where(mask, _BEYOND - 1 / torch.where(mask, drawn, 1.0), 0.0)
