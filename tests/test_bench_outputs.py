@@ -13,9 +13,9 @@ from recon_toolkit.bench.curves import mean_curve, write_bars, write_curves
 from recon_toolkit.bench.latex import escape
 from recon_toolkit.bench.layout import number
 from recon_toolkit.bench.live import Live
+from recon_toolkit.bench.metrics import BASELINES
 from recon_toolkit.bench.page import write_page
 from recon_toolkit.bench.report import (
-    CONSTANT,
     Difference,
     Published,
     RowReport,
@@ -364,7 +364,7 @@ def test_a_paper_is_quoted_with_its_ratio_to_its_own_constant_depth():
     table = report()
     assert "paper ×" not in markdown(table)  # its constant depth is not known
     constant = table.rows[-1]
-    constant.name, constant.published = CONSTANT, {"mad": Published(mean=43.34)}
+    constant.name, constant.published = BASELINES["constant"], {"mad": Published(mean=43.34)}
     text = markdown(table)
     lines = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line[:1] == "|"]
     heads = lines[0]

@@ -124,7 +124,7 @@ WRONG = {
     "  full: {}\nbudget: {steps: 2, minutes: 1}\n": "give exactly one of 'steps', 'epochs' and 'minutes'",
     "  full: {}\nbudgets: {steps: 2}\n": "there is no key 'budgets' (nearest is 'budget')",
     "  full: {}\nseeds: []\n": "'seeds'",
-    "  full: {}\nbaselines: [constnt]\n": "'constant' or 'average'",
+    "  full: {}\nbaselines: [constnt]\n": "there is no baseline 'constnt' (nearest is 'constant')",
     "  full: {seeds: [0, 0]}\n": "row 'full': 'seeds': 0 is given twice",
     "  full: {}\nmetrics: [mad, mad]\n": "'metrics': mad is given twice",
     "  full: {}\npublished: {constnt: {}}\n": "there is no baseline 'constnt' (nearest is 'constant')",

@@ -37,6 +37,9 @@ def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> 
         for name, value in part.options.items()
         if isinstance(value, Path) and (digest := _digest(value, runs)) is not None
     }
+    start = resolved.pipeline.training.start_from
+    if start is not None and (digest := _digest(start, runs)) is not None:
+        files["training.start_from"] = digest
     if files:
         document["files"] = files
     return content_key(document)

@@ -21,13 +21,10 @@ from recon_toolkit.bench.report import (
     Status,
     TableReport,
 )
-from recon_toolkit.bench.schema import BASELINES
 from recon_toolkit.bench.statistics import paired_interval
 from recon_toolkit.bench.store import Store, now
+from recon_toolkit.evaluation.own_scores import Metric
 from recon_toolkit.training.environment import Environment
-
-#: Metrics that baselines have, and that are quoted as a ratio to constant depth.
-RATIOS = ("side", "mad")
 
 
 @dataclass
@@ -71,7 +68,10 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
         DataError: a finished run's files are damaged or of another version.
     """
     surroundings = _Surroundings()
-    runs = {row.name: [_run(seed, where, store, folder) for seed, where in row.trainings] for row in manifest.rows}
+    known = METRICS | manifest.definitions
+    runs = {
+        row.name: [_run(seed, where, store, folder, known) for seed, where in row.trainings] for row in manifest.rows
+    }
     for name, row_runs in runs.items():
         for run in row_runs:
             if run.environment is not None:
@@ -81,13 +81,15 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
                 surroundings.add(later)
     rows = [_row(row, runs, manifest) for row in manifest.rows]
     rows += _baselines(manifest, runs[manifest.base])
-    _mark_best(rows, _comparable(runs, manifest.base), manifest.metrics)
+    _mark_best(rows, _comparable(runs, manifest.base), [known[name] for name in manifest.metrics])
     base = next(row for row in manifest.rows if row.name == manifest.base)
     return TableReport(
         name=manifest.name,
         description=manifest.description,
         pipeline=manifest.pipeline,
         metrics=manifest.metrics,
+        definitions={name: known[name] for name in manifest.metrics},
+        labels=manifest.labels,
         rows=rows,
         seeds=[seed for seed, _ in base.trainings],
         budget=manifest.budget,
@@ -101,7 +103,7 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
     )
 
 
-def _run(seed: int, address: str, store: Store, folder: Path) -> _Run:
+def _run(seed: int, address: str, store: Store, folder: Path, known: Collection[str]) -> _Run:
     run = store.run(address)
     shown = Path(os.path.relpath(run, folder)).as_posix()
     if not store.finished(address):
@@ -115,7 +117,7 @@ def _run(seed: int, address: str, store: Store, folder: Path) -> _Run:
         return _Run(SeedResult(seed=seed, status=status, run=shown, cause=cause))
     summary = store.summary(address)
     images = store.scores(address)
-    columns = [] if images is None else [name for name in METRICS if name in images]
+    columns = [] if images is None else [name for name in known if name in images]
     scores = {name: float(images[name].mean()) for name in columns} if images is not None else {}
     result = SeedResult(
         seed=seed,
@@ -135,7 +137,7 @@ def _run(seed: int, address: str, store: Store, folder: Path) -> _Run:
 
 
 def _row(row: ManifestRow, runs: Mapping[str, Sequence[_Run]], manifest: Manifest) -> RowReport:
-    own = runs[row.name]
+    own, known = runs[row.name], METRICS | manifest.definitions
     done = [run.result for run in own if run.result.status == "done"]
     report = RowReport(
         name=row.name,
@@ -150,7 +152,8 @@ def _row(row: ManifestRow, runs: Mapping[str, Sequence[_Run]], manifest: Manifes
         return report
     against = row.against or manifest.base
     for metric in manifest.metrics:
-        score = _score([run.images for run in own if run.images is not None and metric in run.images], metric)
+        tables = [run.images for run in own if run.images is not None and metric in run.images]
+        score = _score(tables, known[metric])
         if score is None:
             continue
         if against != row.name:
@@ -162,14 +165,15 @@ def _row(row: ManifestRow, runs: Mapping[str, Sequence[_Run]], manifest: Manifes
     return report
 
 
-def _score(tables: Sequence[pd.DataFrame], metric: str) -> Score | None:
-    columns = [values for values in (_finite(table[metric]) for table in tables) if len(values)]
+def _score(tables: Sequence[pd.DataFrame], metric: Metric) -> Score | None:
+    columns = [values for values in (_finite(table[metric.name]) for table in tables) if len(values)]
     if not columns:
         return None
     means = [float(values.mean()) for values in columns]
-    constants = [_finite(table[f"constant_{metric}"]) for table in tables if f"constant_{metric}" in table]
+    base = f"{metric.ratio_to}_{metric.name}"
+    constants = [_finite(table[base]) for table in tables if base in table]
     ratio = None
-    if metric in RATIOS and len(constants) == len(means) and all(c.mean() > 0 for c in constants):
+    if constants and len(constants) == len(means) and all(c.mean() > 0 for c in constants):
         ratio = float(np.mean([mean / c.mean() for mean, c in zip(means, constants, strict=True)]))
     return Score(
         mean=float(np.mean(means)),
@@ -216,26 +220,27 @@ def _same_images(first: _Run, second: _Run) -> bool:
 def _baselines(manifest: Manifest, base: Sequence[_Run]) -> list[RowReport]:
     """Baselines on the images and masks of the base row."""
     tables = [run.images for run in base if run.images is not None]
+    known = METRICS | manifest.definitions
     rows = []
     for name in manifest.baselines:
         scores = {}
         for metric in manifest.metrics:
             column = f"{name}_{metric}"
             having = [table.rename(columns={column: "value"}) for table in tables if column in table]
-            score = _baseline_score(having, metric)
+            score = _baseline_score(having, f"{known[metric].ratio_to}_{metric}")
             if score is not None:
                 scores[metric] = score
         published = manifest.published.get(name, {})
         if scores or published:
-            rows.append(RowReport(name=BASELINES[name], baseline=True, scores=scores, published=published))
+            rows.append(RowReport(name=manifest.labels[name], baseline=True, scores=scores, published=published))
     return rows
 
 
-def _baseline_score(tables: Sequence[pd.DataFrame], metric: str) -> Score | None:
+def _baseline_score(tables: Sequence[pd.DataFrame], to: str) -> Score | None:
     columns = [values for values in (_finite(table["value"]) for table in tables) if len(values)]
     if not columns:
         return None
-    constants = [_finite(table[f"constant_{metric}" if f"constant_{metric}" in table else "value"]) for table in tables]
+    constants = [_finite(table[to if to in table else "value"]) for table in tables]
     mean = float(np.mean([values.mean() for values in columns]))
     return Score(
         mean=mean,
@@ -257,12 +262,12 @@ def _comparable(runs: Mapping[str, Sequence[_Run]], base: str) -> set[str]:
     }
 
 
-def _mark_best(rows: Sequence[RowReport], comparable: Collection[str], metrics: Sequence[str]) -> None:
+def _mark_best(rows: Sequence[RowReport], comparable: Collection[str], metrics: Sequence[Metric]) -> None:
     """Mark the best of the comparable rows in each metric, if there is something to choose from."""
     for metric in metrics:
-        having = [row.scores[metric] for row in rows if row.name in comparable and metric in row.scores]
+        having = [row.scores[metric.name] for row in rows if row.name in comparable and metric.name in row.scores]
         if len(having) > 1:
-            min(having, key=lambda score: METRICS[metric].loss(score.mean)).best = True
+            min(having, key=lambda score: metric.loss(score.mean)).best = True
 
 
 def _notes(rows: Sequence[RowReport], runs: Mapping[str, Sequence[_Run]]) -> list[str]:

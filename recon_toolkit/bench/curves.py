@@ -8,8 +8,8 @@ from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon_toolkit.bench.metrics import METRICS
 from recon_toolkit.bench.report import RowReport, TableReport
+from recon_toolkit.evaluation.own_scores import Metric
 from recon_toolkit.files import writing
 from recon_toolkit.training.log import read_log
 
@@ -47,12 +47,13 @@ def write_curves(report: TableReport, folder: Path, out: Path) -> bool:
     from matplotlib.figure import Figure
 
     rows = [row for row in report.rows if not row.baseline]
+    panels = [*PANELS, *_own_panels(report)]
     logs = {row.name: [_validations(folder / seed.run) for seed in row.seeds] for row in rows}
     curves = {
         key: {name: [curve for log in found if (curve := _curve(log, key))] for name, found in logs.items()}
-        for key, *_ in PANELS
+        for key, *_ in panels
     }
-    shown = [panel for panel in PANELS if any(curves[panel[0]].values())]
+    shown = [panel for panel in panels if any(curves[panel[0]].values())]
     if any(key.endswith("_ratio") for key, *_ in shown):  # depth is what such a table is about
         shown = [panel for panel in shown if panel[0] != "psnr" or "psnr" in report.metrics]
     if not shown:
@@ -69,6 +70,12 @@ def write_curves(report: TableReport, folder: Path, out: Path) -> bool:
     _legend(figure, axes)
     _save(figure, out)
     return True
+
+
+def _own_panels(report: TableReport) -> list[tuple[str, str, float]]:
+    """Of the models' own metrics those that are quoted as multiples of a baseline."""
+    own = [report.definitions[name] for name in report.metrics if report.definitions[name].needs == "own"]
+    return [(f"{m.name}_ratio", f"{m.label} × {report.labels[m.ratio_to]}", 1.5) for m in own if m.ratio_to]
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -94,9 +101,9 @@ def write_bars(report: TableReport, out: Path) -> bool:
     figure = Figure(figsize=(4.5 * len(names) + 1.5, height), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
-        _dots(axis, rows, name)
+        _dots(axis, rows, report.definitions[name])
         _baselines(axis, [row for row in report.rows if row.baseline], name)
-        axis.set(title=METRICS[name].label)
+        axis.set(title=report.definitions[name].label)
         axis.grid(axis="x", color="0.9", linewidth=0.8)
         axis.set_axisbelow(True)
         axis.tick_params(left=axis is axes[0])
@@ -154,7 +161,8 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
     figure.legend(list(entries.values()), list(entries), loc="outside right upper", frameon=False, handlelength=3)
 
 
-def _dots(axis: Axes, rows: Sequence[RowReport], name: str) -> None:
+def _dots(axis: Axes, rows: Sequence[RowReport], metric: Metric) -> None:
+    name = metric.name
     base = next((row.scores[name].mean for row in rows if row.base and name in row.scores), None)
     if base is not None:
         axis.axvline(base, color="black", linewidth=0.8, zorder=1)
@@ -174,7 +182,7 @@ def _dots(axis: Axes, rows: Sequence[RowReport], name: str) -> None:
             capsize=3,
             zorder=3,
         )
-        text = f"{score.mean:.{METRICS[name].digits}f}"
+        text = f"{score.mean:.{metric.digits}f}"
         axis.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), fontsize=8, va="center")
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recon_toolkit.bench.metrics import METRICS
+from recon_toolkit.bench.metrics import known_metrics, sheet_of
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import DataError
@@ -57,8 +57,11 @@ class DataStore:
     def _check_metrics(self, resolved: ResolvedPipeline, splits: Splits) -> None:
         """Raise DataError if a scored model's data lack what a metric of the table needs."""
         model = resolved.components["model",].target
+        known = known_metrics([model])
         for name in self.metrics:
-            needs = METRICS[name].needs
+            needs = known[name].needs if name in known else None
+            if needs == "own":
+                self._check_own(resolved, splits, name)
             if needs == "depth" and hasattr(model, "reconstruct"):
                 have = splits.evaluation is not None and "depth" in splits.evaluation.fields
                 if not have:
@@ -68,3 +71,14 @@ class DataStore:
                         where="metrics",
                         remedy="choose a data set with ground truth, or metrics that need none: psnr, ssim, lpips",
                     )
+
+    def _check_own(self, resolved: ResolvedPipeline, splits: Splits, metric: str) -> None:
+        wanted = sheet_of(resolved.components["model",].target).fields
+        missing = [name for name in wanted if splits.evaluation is None or name not in splits.evaluation.fields]
+        if missing:
+            raise DataError(
+                f"row '{resolved.name}': the metric '{metric}' needs {', '.join(missing)} of every image, which "
+                f"the split '{resolved.pipeline.evaluation.split}' of '{resolved.pipeline.dataset.name}' does not have",
+                where="metrics",
+                remedy="choose a data set with them, or other metrics",
+            )

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recon_toolkit.bench.metrics import METRICS, Metric
-from recon_toolkit.bench.report import CONSTANT, Difference, RowReport, Score, TableReport
+from recon_toolkit.bench.report import Difference, RowReport, Score, TableReport
+from recon_toolkit.evaluation.own_scores import Metric
 
 NOT_SIGNIFICANT, ONE_SEED = "n.s.", "†"
 _DIRECTION = {"lower": "↓", "higher": "↑", "one": "→ 1"}
@@ -138,14 +138,16 @@ def _scores(report: TableReport, rows: Sequence[RowReport], numbers: dict[str, t
     columns = [Column("row")]
     fields: list[tuple[str, str]] = []
     for name in report.metrics:
-        group = f"{METRICS[name].label} {_DIRECTION[METRICS[name].better]}"
+        metric = report.definitions[name]
+        group = f"{metric.label} {_DIRECTION[metric.better]}"
+        times = f"× {_short(metric, report)}"
         columns.append(Column("mean ± std", group, group))
         fields.append((name, "mean"))
         optional = (
             ("seeds ±", any(name in row.scores and row.scores[name].seed_std is not None for row in rows)),
-            ("× constant", any(name in row.scores and row.scores[name].ratio is not None for row in rows)),
+            (times, any(name in row.scores and row.scores[name].ratio is not None for row in rows)),
             ("paper", any(name in row.published for row in rows)),
-            ("paper ×", _paper_constant(rows, name) is not None),
+            ("paper ×", _paper_constant(rows, metric, report) is not None),
         )
         for label, present in optional:
             if present:
@@ -155,9 +157,9 @@ def _scores(report: TableReport, rows: Sequence[RowReport], numbers: dict[str, t
     for row in rows:
         references = numbers.get(row.name, ())
         cells = [
-            _paper_ratio(row, name, _paper_constant(rows, name))
+            _paper_ratio(row, name, _paper_constant(rows, report.definitions[name], report))
             if field == "paper ×"
-            else _score(row, METRICS[name], field)
+            else _score(row, report.definitions[name], field)
             for name, field in fields
         ]
         if not row.scores and cells:  # the footnote belongs to the word that it explains
@@ -179,10 +181,16 @@ def _score(row: RowReport, metric: Metric, field: str) -> Cell:
     return Cell(_per_seed(score, metric) if field == "seeds ±" else _ratio(score))
 
 
-def _paper_constant(rows: Sequence[RowReport], metric: str) -> float | None:
-    """The paper's own figure for constant depth, if the table quotes it together with others."""
-    scored = any(metric in row.published for row in rows if not row.baseline)
-    constant = next((row.published.get(metric) for row in rows if row.baseline and row.name == CONSTANT), None)
+def _short(metric: Metric, report: TableReport) -> str:
+    """The baseline of a metric in a heading; constant depth is known as constant."""
+    return report.labels.get(metric.ratio_to or "", "").removesuffix(" depth")
+
+
+def _paper_constant(rows: Sequence[RowReport], metric: Metric, report: TableReport) -> float | None:
+    """The paper's own figure for the metric's baseline, if the table quotes it together with others."""
+    scored = any(metric.name in row.published for row in rows if not row.baseline)
+    base = report.labels.get(metric.ratio_to or "")
+    constant = next((row.published.get(metric.name) for row in rows if row.baseline and row.name == base), None)
     return constant.mean if constant is not None and scored else None
 
 
@@ -205,7 +213,7 @@ def _differences(report: TableReport, rows: Sequence[RowReport]) -> Grid:
     shown = [name for name in report.metrics if any(name in by_metric for by_metric in found.values())]
     columns = [Column("row")] + ([Column("against")] if len(against) > 1 else [])
     for name in shown:
-        group = METRICS[name].label
+        group = report.definitions[name].label
         columns += [Column("Δ [95 % interval]", group, f"Δ {group} [95 % interval]"), Column("verdict", group)]
     lines = []
     for row in rows:
@@ -214,7 +222,7 @@ def _differences(report: TableReport, rows: Sequence[RowReport]) -> Grid:
             continue
         cells = [Cell(next(iter(by_metric.values())).against)] if len(against) > 1 else []
         for name in shown:
-            cells += _difference(METRICS[name], by_metric.get(name))
+            cells += _difference(report.definitions[name], by_metric.get(name))
         lines.append(_line(row, _name(row), cells))
     to = f"‘{next(iter(against))}’" if len(against) == 1 else "the row named"
     return Grid("differences", f"Differences to {to}, paired by image", tuple(columns), tuple(lines))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from recon_toolkit.bench.metrics import METRICS
 from recon_toolkit.bench.report import Status
 from recon_toolkit.bench.state import RunState
+from recon_toolkit.evaluation.own_scores import Metric
 from recon_toolkit.progress import LOG_INTERVAL, Progress, clock
 
 if TYPE_CHECKING:
@@ -31,11 +32,18 @@ class Live:
 
     Args:
         progress: where to write, and whether.
+        metrics: what scores are, by name.
         now: a clock in seconds.
     """
 
-    def __init__(self, progress: Progress, *, now: Callable[[], float] = time.monotonic) -> None:
-        self.progress = progress
+    def __init__(
+        self,
+        progress: Progress,
+        metrics: Mapping[str, Metric] = METRICS,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.progress, self.metrics = progress, metrics
         self._now = now
         self._logged = now()
         self._statuses: dict[_Key, Status] = {}
@@ -86,7 +94,7 @@ class Live:
         elif self._live is None and state.status == "elsewhere":
             self.progress.say(f"{name}: another process or machine is at it")
         elif self._live is None and state.status == "done" and state.seconds > 0:  # 0: it was done before
-            self.progress.say(", ".join([f"{name}: done in {clock(state.seconds)}", *_scores(state)]))
+            self.progress.say(", ".join([f"{name}: done in {clock(state.seconds)}", *self._scores(state)]))
 
     def _warn(self, message: str) -> None:
         if self._live is None:
@@ -99,7 +107,7 @@ class Live:
         left = self._estimate.left(state)
         if left is not None and state.step:
             parts.append(f"{clock(left)} left")
-        return ", ".join([*parts, *_scores(state)])
+        return ", ".join([*parts, *self._scores(state)])
 
     def _total(self, states: Sequence[RunState]) -> str:
         counts = {
@@ -117,12 +125,12 @@ class Live:
         import rich.text
         from rich.progress_bar import ProgressBar
 
-        names = sorted({name for state in states for name in _shown(state)}, key=list(METRICS).index)
+        names = sorted({name for state in states for name in self._shown(state)}, key=list(self.metrics).index)
         table = rich.table.Table(box=None, pad_edge=False, header_style="bold")
         for heading, right in (("row", 0), ("seed", 1), ("status", 0), ("steps", 1), ("", 0), ("left", 1)):
             table.add_column(heading, justify="right" if right else "left", no_wrap=heading != "row")
         for name in names:
-            table.add_column(METRICS[name].label, justify="right", no_wrap=True)
+            table.add_column(self.metrics[name].label, justify="right", no_wrap=True)
         shown = _fitting(states, console.size.height - _SURROUNDINGS)
         for state in shown:
             left = self._estimate.left(state) if state.status == "running" and state.step else None
@@ -133,11 +141,27 @@ class Live:
                 f"{state.step}/{state.steps}" if state.steps else "",
                 ProgressBar(total=state.steps, completed=state.step, width=16) if state.steps else "",
                 clock(left) if left is not None else clock(state.seconds) if state.status == "done" else "",
-                *(_score(state, name) for name in names),
+                *(self._score(state, name) for name in names),
             )
         hidden = len(states) - len(shown)
         more = [rich.text.Text(f"{hidden} more", style="dim")] if hidden else []
         return rich.console.Group(table, *more, rich.text.Text(self._total(states), style="bold"))
+
+    def _shown(self, state: RunState) -> dict[str, float]:
+        """The newest scores worth a column: of depth if there are any, else of pictures, else the model's own."""
+        own = [name for name, metric in self.metrics.items() if metric.needs == "own"][:2]
+        for names in (("mad", "side"), ("psnr", "ssim"), own):
+            found = {name: value for name in names if (value := state.latest.get(name)) is not None}
+            if found:
+                return found
+        return {}
+
+    def _score(self, state: RunState, name: str) -> str:
+        value = self._shown(state).get(name)
+        return "" if value is None else f"{value:.{self.metrics[name].digits}f}"
+
+    def _scores(self, state: RunState) -> list[str]:
+        return [f"{self.metrics[name].label} {self._score(state, name)}" for name in self._shown(state)]
 
 
 class Estimate:
@@ -191,21 +215,6 @@ def _steps(state: RunState) -> str:
     if not state.steps:
         return ""
     return f"{state.step}/{state.steps} steps ({100 * state.step / state.steps:.0f} %)"
-
-
-def _shown(state: RunState) -> dict[str, float]:
-    """The newest scores worth a column: of depth if there are any, else of pictures."""
-    found = {name: value for name in ("mad", "side") if (value := state.latest.get(name)) is not None}
-    return found or {name: value for name in ("psnr", "ssim") if (value := state.latest.get(name)) is not None}
-
-
-def _score(state: RunState, name: str) -> str:
-    value = _shown(state).get(name)
-    return "" if value is None else f"{value:.{METRICS[name].digits}f}"
-
-
-def _scores(state: RunState) -> list[str]:
-    return [f"{METRICS[name].label} {_score(state, name)}" for name in _shown(state)]
 
 
 def _fitting(states: Sequence[RunState], lines: int) -> list[RunState]:

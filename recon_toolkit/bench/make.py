@@ -106,7 +106,7 @@ def make_table(
     store, folder = Store(out / RUNS), out / plan.name
     manifest = manifest_of(plan, Path(os.path.relpath(store.folder, folder)).as_posix())
     manifest.write(folder)
-    with Live(progress) as live:
+    with Live(progress, plan.metrics) as live:
         runner = Runner(plan, store, devices=devices, plugins=plugins, disabled=disabled, rows=rows, show=live.update)
         complete = runner.run()
     return Made(write_outputs(folder), folder, complete)

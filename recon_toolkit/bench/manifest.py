@@ -7,9 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from recon_toolkit.bench.metrics import BASELINES, METRICS
 from recon_toolkit.bench.plan import Plan, Training
 from recon_toolkit.bench.report import Published
 from recon_toolkit.errors import DataError
+from recon_toolkit.evaluation.own_scores import Metric
 from recon_toolkit.files import write_text
 
 FILE = "table.json"
@@ -41,6 +43,8 @@ class Manifest(BaseModel):
     base: str
     metrics: list[str]
     baselines: list[str]
+    definitions: dict[str, Metric] = METRICS  # of the metrics, by name
+    labels: dict[str, str] = BASELINES  # of the baselines
     budget: str
     published: dict[str, dict[str, Published]]
     source: str
@@ -72,6 +76,8 @@ def manifest_of(plan: Plan, runs: str) -> Manifest:
         base=plan.base,
         metrics=config.metrics,
         baselines=list(config.baselines),
+        definitions={name: metric for name, metric in plan.metrics.items() if name in config.metrics},
+        labels=dict(plan.baselines),
         budget=", ".join(sorted(lengths)),
         published=config.published,
         source=config.source,

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any
 
+from recon_toolkit.evaluation.own_scores import Metric, ScoreSheet
 
-@dataclass(frozen=True)
-class Metric:
-    """One column of a table.
-
-    Args:
-        name: as tables and ``scores.csv`` name it.
-        label: as a heading shows it, with its unit.
-        digits: decimals to print.
-        better: which way is better; ``one`` means that 1 is right.
-        needs: what the images must have, or the model must offer.
-    """
-
-    name: str
-    label: str
-    digits: int
-    better: Literal["lower", "higher", "one"]
-    needs: Literal["depth", "pictures"]
-
-    def loss(self, value: float) -> float:
-        """A number that is smaller for a better value."""
-        return {"lower": value, "higher": -value, "one": abs(value - 1)}[self.better]
-
-
+#: Those of the toolkit; models may bring more.
 METRICS = {
     metric.name: metric
     for metric in (
-        Metric("side", "SIDE ×10⁻²", 3, "lower", "depth"),
-        Metric("mad", "MAD °", 2, "lower", "depth"),
+        Metric("side", "SIDE ×10⁻²", 3, "lower", "depth", "constant"),
+        Metric("mad", "MAD °", 2, "lower", "depth", "constant"),
         Metric("mae", "MAE", 4, "lower", "depth"),
         Metric("mse", "MSE", 6, "lower", "depth"),
         Metric("slope", "relief slope", 2, "one", "depth"),
@@ -44,3 +23,22 @@ METRICS = {
         Metric("lpips", "LPIPS", 3, "lower", "pictures"),
     )
 }
+
+#: Rows that need no training, and what a table calls them; models may bring more.
+BASELINES = {"constant": "constant depth", "average": "average depth"}
+
+
+def sheet_of(model: Any) -> ScoreSheet:
+    """What a model, or its class, is judged by besides depth and pictures; empty where it brings nothing."""
+    found = getattr(model, "scores", None)
+    return found if isinstance(found, ScoreSheet) else ScoreSheet(())
+
+
+def known_metrics(models: Iterable[Any]) -> dict[str, Metric]:
+    """The toolkit's metrics and those of some models, by name."""
+    return METRICS | {metric.name: metric for model in models for metric in sheet_of(model).metrics}
+
+
+def known_baselines(models: Iterable[Any]) -> dict[str, str]:
+    """The toolkit's baselines and those of some models: name → label."""
+    return BASELINES | {name: label for model in models for name, label in sheet_of(model).baselines.items()}

@@ -12,19 +12,18 @@ from pydantic import BaseModel, ValidationError
 
 from recon_toolkit.bench.address import address
 from recon_toolkit.bench.data import DataStore
-from recon_toolkit.bench.metrics import METRICS
-from recon_toolkit.bench.schema import BASELINES, Budget, RowKeys, TableConfig
+from recon_toolkit.bench.metrics import known_baselines, known_metrics
+from recon_toolkit.bench.names import PREPARED, command_problems, name_problems
+from recon_toolkit.bench.schema import Budget, RowKeys, TableConfig
 from recon_toolkit.config.document import Entry, Place, read
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
-from recon_toolkit.config.problems import Problem, validation_problems
+from recon_toolkit.config.problems import validation_problems
 from recon_toolkit.config.sources import find_table
 from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.evaluation.own_scores import Metric
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
-
-#: How a row names the run folder of a preparation.
-PREPARED = "prepared:"
 
 
 @dataclass(frozen=True)
@@ -80,6 +79,21 @@ class Plan:
     prepared: Mapping[str, Training] = field(default_factory=dict)
     data: Path | None = None
 
+    @property
+    def models(self) -> list[Any]:
+        """The classes of the rows' models."""
+        return _models(self.rows)
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics that a row can have, by name."""
+        return known_metrics(self.models)
+
+    @property
+    def baselines(self) -> dict[str, str]:
+        """The baselines that there are: name → label."""
+        return known_baselines(self.models)
+
     def trainings(self) -> list[Training]:
         """Preparations, then every row's first seed, then the second ones: an early look shows every row."""
         most = max(len(row.trainings) for row in self.rows)
@@ -123,12 +137,12 @@ def load_plan(
     host = host.with_files([(path.parent / Path(file).expanduser()).resolve() for file in config.plugins])
     # Once for all that can be wrong in the file, before data are opened or made, and again with the data.
     reader = _Rows(path, tree, config, host, runs, overrides, seeds, lambda _resolved: {})
-    reader.rows(reader.prepared())
+    found_rows = reader.rows(reader.prepared())
     base = config.base or next(iter(config.rows))
     problems = [
         *reader.problems,
-        *_name_problems(tree, config, base),
-        *_command_problems(config, rows, seeds, overrides),
+        *name_problems(tree, config, base, _models(found_rows)),
+        *command_problems(config, rows, seeds, overrides),
     ]
     if problems:
         raise ConfigError(_once(problems))
@@ -152,20 +166,6 @@ def table_name(name_or_path: str) -> str:
     return name.removesuffix(".yaml").removesuffix(".yml")
 
 
-def _command_problems(
-    config: TableConfig, rows: Sequence[str] | None, seeds: Sequence[int] | None, overrides: Sequence[str]
-) -> Iterator[ReconError]:
-    """Rows, seeds and settings of the command that cannot be."""
-    for setting in overrides:
-        if PREPARED in setting:
-            yield ReconError("only the table's file can name a preparation", where=f"--set {setting}")
-    for name in rows or ():
-        if name not in config.rows:
-            yield ReconError(f"there is no row '{name}'", where="--row", remedy=suggestion(name, config.rows))
-    if seeds and len(set(seeds)) < len(seeds):
-        yield ReconError("a seed is given twice", where="--seed", remedy="one training is no evidence for itself")
-
-
 def _relative(path: Path, given: str | None) -> Path | None:
     return None if given is None else (path.parent / Path(given).expanduser()).resolve()
 
@@ -184,29 +184,8 @@ def _known_keys(keys: Sequence[str | int]) -> Sequence[str]:
     return list(TableConfig.model_fields)
 
 
-def _name_problems(tree: Entry, config: TableConfig, base: str) -> Iterator[ReconError]:
-    """Metrics and rows that are named but not there."""
-    for number, name in enumerate(config.metrics):
-        if name not in METRICS:
-            yield Problem(f"there is no metric '{name}'", tree, ("metrics", number), remedy=suggestion(name, METRICS))
-    for baseline, figures in config.published.items():
-        if baseline not in BASELINES:
-            text, remedy = f"there is no baseline '{baseline}'", suggestion(baseline, BASELINES)
-            yield Problem(text, tree, ("published", baseline), remedy=remedy)
-        for name in figures.keys() - METRICS.keys():
-            text, remedy = f"there is no metric '{name}'", suggestion(name, METRICS)
-            yield Problem(text, tree, ("published", baseline, name), remedy=remedy)
-    for name in config.prepare.keys() & config.rows.keys():
-        text = f"a row and a preparation are both called '{name}'"
-        yield Problem(text, tree, ("prepare", name), remedy="rename one")
-    if base not in config.rows:
-        yield Problem(f"there is no row '{base}'", tree, ("base",), remedy=suggestion(base, config.rows))
-    for row, entry in tree.mapping["rows"].mapping.items():
-        against = entry.mapping.get("against")
-        if against is not None and against.value not in config.rows:
-            text = f"row '{row}': there is no row '{against.value}' to compare with"
-            remedy = suggestion(str(against.value), config.rows)
-            yield Problem(text, tree, ("rows", row, "against"), remedy=remedy)
+def _models(rows: Sequence[PlannedRow]) -> list[Any]:
+    return [training.resolved.components["model",].target for row in rows for training in row.trainings[:1]]
 
 
 class _Rows:
@@ -288,10 +267,6 @@ class _Rows:
             self.problems += [_of(what, name, problem) for problem in found]
             keys = RowKeys()
         changes = {key: item for key, item in entry.mapping.items() if key not in fields}
-        for metric in keys.published.keys() - METRICS.keys():
-            text = f"there is no metric '{metric}'"
-            where = str(entry.place_of(("published", metric)))
-            self.problems.append(_of(what, name, ReconError(text, where=where, remedy=suggestion(metric, METRICS))))
         for key in changes.keys() & {"seed", "name", "extends", "plugins"}:
             remedy = {"seed": "use 'seeds: [N]'", "name": "the row's name is its key", "extends": "use 'pipeline'"}
             text, where = f"a row cannot set '{key}'", str(changes[key].place)

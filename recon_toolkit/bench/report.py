@@ -7,11 +7,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from recon_toolkit.bench.metrics import BASELINES, METRICS
 from recon_toolkit.errors import DataError
+from recon_toolkit.evaluation.own_scores import Metric
 
 FORMAT: Literal["recon-toolkit bench 1"] = "recon-toolkit bench 1"
-#: Name of the baseline that ratios are taken to.
-CONSTANT = "constant depth"
 Status = Literal["pending", "running", "elsewhere", "done", "failed"]
 
 
@@ -52,7 +52,7 @@ class Score(_Model):
     mean: float = Field(description="mean over images, then over seeds")
     std: float = Field(description="standard deviation over images (of the population), mean over seeds")
     seed_std: float | None = Field(default=None, description="standard deviation over seeds (of the sample)")
-    ratio: float | None = Field(default=None, description="over constant depth on the same images")
+    ratio: float | None = Field(default=None, description="over the metric's baseline on the same images")
     difference: Difference | None = None
     best: bool = False
 
@@ -113,6 +113,8 @@ class TableReport(_Model):
     description: str = ""
     pipeline: str = Field(description="the base pipeline")
     metrics: list[str]
+    definitions: dict[str, Metric] = Field(default=METRICS, description="of the metrics, by name")
+    labels: dict[str, str] = Field(default=BASELINES, description="of the baselines, by name")
     rows: list[RowReport]
     seeds: list[int] = Field(description="seeds of the base row")
     budget: str = Field(description="in words, e.g. '2000 steps'")

@@ -144,7 +144,7 @@ class Store:
         try:
             words = pd.read_csv(path, dtype=str)
             # By way of words, since pandas' own quick reading of numbers is off in the last bit.
-            numbers = words.drop(columns="image").astype(float)
+            numbers = words.drop(columns=["image", "group"], errors="ignore").astype(float)
         except (OSError, ValueError, KeyError) as error:
             raise DataError(f"cannot be read: {error}", where=str(path), remedy="delete the run folder") from error
         return pd.concat((words[["image"]], numbers), axis=1)

@@ -42,10 +42,11 @@ def peak_memory_estimate(model: nn.Module, loss: Callable[[int], Tensor], batch_
         batch_size: of the run.
         ema: whether an averaged copy of the weights is kept.
     """
-    small, large = max(1, min(batch_size, 8) // 2), min(batch_size, 8)
+    large = min(batch_size, 8)
+    small = max(2, large // 2) if large > 2 else large  # a single image has no batch statistics
     few, more = saved_bytes(lambda: loss(small)), saved_bytes(lambda: loss(large))
-    # A batch of one has no second size to compare with: all that is kept counts as the image's.
-    per_image = (more - few) / (large - small) if large > small else more
+    # Without a second size to compare with, all that is kept counts as the images'.
+    per_image = (more - few) / (large - small) if large > small else more / large
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     on_gpu = next(model.parameters()).device.type == "cuda"
     held = weights if on_gpu else psutil.Process().memory_info().rss

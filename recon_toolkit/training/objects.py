@@ -32,16 +32,16 @@ def write_objects(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> None:
-    """Write ``objects.html`` for the first images of a data set, if the model predicts depth."""
+    """Write ``objects.html`` for some images of a data set, if the model predicts depth or points."""
     if not hasattr(model, "reconstruct"):
         return
     trained: Reconstructs = model  # type: ignore[assignment]
-    _, found = examples(trained, data, device=device, images=COUNT, autocast=autocast)
-    if found.depth is None and found.canonical_depth is None:
+    batch, found = examples(trained, data, device=device, images=COUNT, autocast=autocast)
+    if found.depth is None and found.canonical_depth is None and found.points is None:
         return
     scenes = []
     for index in range(len(found)):
-        result = Result(found.at(index), camera, found.image[index], data.names[index])
+        result = Result(found.at(index), camera, found.image[index], data.names[int(batch.index[index])])
         try:
             scenes.append(result.scene())
         except DataError:  # an object that a model has lost is nothing to turn

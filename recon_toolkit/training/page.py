@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import io
 from pathlib import Path
+from typing import Any
 
+from recon_toolkit.evaluation.own_scores import GroupScores, OwnScores
 from recon_toolkit.export.html import document
 from recon_toolkit.files import write_text, writing
 from recon_toolkit.training.log import read_log
@@ -18,7 +20,7 @@ _STYLE = "iframe { width: 100%; height: 46rem; border: 1px solid var(--line); bo
 
 def write_page(run: Path, summary: RunSummary) -> None:
     """Write ``index.html`` and ``curves.png`` from what lies in a run folder."""
-    _write_curves(run)
+    _write_curves(run, summary)
     sheets = sorted(path.name for path in (run / "sheets").glob("*.png"))
     parts = [
         f"<h1>{html.escape(summary.pipeline)}</h1>",
@@ -54,9 +56,11 @@ def write_page(run: Path, summary: RunSummary) -> None:
 
 
 def _scores(summary: RunSummary) -> str:
-    parts = [part for part in (_depth_scores(summary), _image_scores(summary)) if part]
+    parts = [part for part in (_depth_scores(summary), _image_scores(summary), _own_scores(summary)) if part]
     notes = "".join(f"<p>{html.escape(note)}.</p>" for note in summary.notes)
-    return ("".join(parts) or "<p>The data set has no true depth, so there is no score.</p>") + notes
+    return (
+        "".join(parts) or "<p>The data set lacks what the model could be scored by, so there is no score.</p>"
+    ) + notes
 
 
 def _image_scores(summary: RunSummary) -> str:
@@ -68,6 +72,40 @@ def _image_scores(summary: RunSummary) -> str:
     heads = "".join(f"<th>{name}</th>" for name, *_ in rows)
     cells = "".join(f"<td>{mean:.{digits}f} ± {std:.{digits}f}</td>" for _, mean, std, digits in rows)
     return f"<table><tr><th>{summary.images} held-out images</th>{heads}</tr><tr><td>pictures</td>{cells}</tr></table>"
+
+
+def _own_scores(summary: RunSummary) -> str:
+    scores = summary.scores
+    if scores is None:
+        return ""
+    rows = _group_rows("this run", scores, scores)
+    for name, group in scores.groups.items():
+        rows += _group_rows(f"{name} ({group.images} images)", scores, group)
+    heads = "".join(f"<th>{html.escape(metric.label)}</th>" for metric in scores.metrics)
+    body = "".join(rows)
+    return f"<table><tr><th>{scores.images} held-out images</th>{heads}</tr>{body}</table>" + _ratios(scores)
+
+
+def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[str]:
+    rows = []
+    for label, values in ((name, group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
+        cells = "".join(
+            f"<td>{values[m.name].mean:.{m.digits}f} ± {values[m.name].std:.{m.digits}f}</td>"
+            if m.name in values
+            else "<td></td>"
+            for m in scores.metrics
+        )
+        rows.append(f"<tr><td>{html.escape(label)}</td>{cells}</tr>")
+    return rows
+
+
+def _ratios(scores: OwnScores) -> str:
+    parts = [
+        f"{ratio:.2f} × {metric.label} of {scores.labels[metric.ratio_to or '']}"
+        for metric in scores.metrics
+        if (ratio := scores.ratio(metric)) is not None
+    ]
+    return f"<p>That is {html.escape(', '.join(parts))}.</p>" if parts else ""
 
 
 def _depth_scores(summary: RunSummary) -> str:
@@ -109,7 +147,21 @@ def _objects(run: Path) -> str:
     )
 
 
-def _write_curves(run: Path) -> None:
+def _validated(scored: list[dict[str, Any]], summary: RunSummary) -> tuple[list[tuple[str, str]], str, str]:
+    """What to draw of the validations: keys with their labels, the unit, and a title."""
+    if any("side_ratio" in e for e in scored):
+        return [("side_ratio", "SIDE"), ("mad_ratio", "MAD")], "× constant depth", "validation error"
+    own = summary.scores
+    if own is not None:
+        quoted = [metric for metric in own.metrics if metric.ratio_to in own.baselines][:2]
+        if quoted:
+            unit = f"× {own.labels[quoted[0].ratio_to or '']}"
+            return [(f"{metric.name}_ratio", metric.label) for metric in quoted], unit, "validation error"
+        return [(own.metrics[0].name, own.metrics[0].label)], "", "held-out images"
+    return [("psnr", "PSNR")] if any("psnr" in e for e in scored) else [], "dB", "PSNR on held-out images"
+
+
+def _write_curves(run: Path, summary: RunSummary) -> None:
     from matplotlib.figure import Figure
 
     entries = read_log(run)
@@ -119,13 +171,12 @@ def _write_curves(run: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot([e["step"] for e in train], [e["loss"] for e in train])
     left.set(xlabel="step", ylabel="loss", title="training loss")
-    depth = not any("psnr" in e for e in scored) or any("side_ratio" in e for e in scored)
-    lines = (("side_ratio", "SIDE"), ("mad_ratio", "MAD")) if depth else (("psnr", "PSNR"),)
+    lines, unit, title = _validated(scored, summary)
     for key, label in lines:
-        right.plot([e["step"] for e in scored], [e[key] for e in scored], marker="o", label=label)
-    unit, title = ("× constant depth", "validation error") if depth else ("dB", "PSNR on held-out images")
+        having = [e for e in scored if e.get(key) is not None]
+        right.plot([e["step"] for e in having], [e[key] for e in having], marker="o", label=label)
     right.set(xlabel="step", ylabel=unit, title=title)
-    if scored:
+    if scored and lines:
         right.legend()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

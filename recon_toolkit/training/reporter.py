@@ -12,6 +12,7 @@ from typing import Any
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, find_lpips
+from recon_toolkit.evaluation.own_scores import OwnScores, OwnScoresCollector, Scorer, ScoreSheet
 from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import save_png
@@ -26,7 +27,7 @@ from recon_toolkit.training.objects import write_objects
 from recon_toolkit.training.page import write_page
 from recon_toolkit.training.run_data import Splits
 from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.validation import evaluate, evaluate_images, sheet_columns
+from recon_toolkit.training.validation import evaluate, evaluate_images, evaluate_own, sheet_columns
 
 SUMMARY, IMAGE_SCORES = "summary.json", "scores.csv"
 SHEETS, CONTACT_SHEET = "sheets", "contact_sheet.png"
@@ -89,6 +90,37 @@ class Reporter:
             description=description,
         )
 
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """What judges the model by its own metrics: made once, since its baselines may take a while."""
+        return self.trainer.model.scorer(self.splits.train)  # type: ignore[no-any-return,operator]
+
+    def _evaluate_own(
+        self, data: PackedImages | None, images: int | None, description: str, *, spread: bool = False
+    ) -> OwnScoresCollector | None:
+        sheet = getattr(self.trainer.model, "scores", None)
+        if data is None or not isinstance(sheet, ScoreSheet):
+            return None
+        missing = [name for name in sheet.fields if name not in data.fields]
+        if missing:
+            note = f"the model's own scores need {', '.join(missing)} of every image, which the data set does not have"
+            if note not in self.notes:
+                self.progress.warn(note)
+                self.notes.append(note)
+            return None
+        return evaluate_own(
+            sheet,
+            self._scorer,
+            data,
+            device=self.trainer.fabric.device,
+            images=images,
+            spread=spread,
+            batch_size=self.resolved.pipeline.evaluation.batch_size,
+            autocast=self._autocast,
+            progress=self.progress,
+            description=description,
+        )
+
     @property
     def _autocast(self) -> Callable[[], AbstractContextManager[object]]:
         return self.trainer.fabric.autocast
@@ -103,7 +135,13 @@ class Reporter:
         count = pipeline.training.validation_images
         depth = self._evaluate(data, count, "validating")
         pictures = self._evaluate_images(data, count, "validating")
-        self._log(step, depth.report() if depth else None, pictures.report() if pictures else None)
+        own = self._evaluate_own(data, count, "validating", spread=True)
+        self._log(
+            step,
+            depth.report() if depth else None,
+            pictures.report() if pictures else None,
+            own.report() if own else None,
+        )
         columns = sheet_columns(self.trainer.model, data, device=self.trainer.fabric.device, autocast=self._autocast)
         if columns is None:
             return
@@ -112,7 +150,7 @@ class Reporter:
         for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
             save_png(path, sheet)
 
-    def _log(self, step: int, report: ScoreReport | None, pictures: ImageReport | None) -> None:
+    def _log(self, step: int, report: ScoreReport | None, pictures: ImageReport | None, own: OwnScores | None) -> None:
         """One entry of the log with all scores of a step, and a line each for a person."""
         values: dict[str, Any] = {}
         if report is not None:
@@ -126,6 +164,9 @@ class Reporter:
         if pictures is not None:
             values |= pictures.model_dump(include={"psnr", "ssim", "lpips"}, exclude_none=True)
             self.progress.say(f"step {step}: {pictures.text()}")
+        if own is not None:
+            values |= own.log()
+            self.progress.say(f"step {step}: {own.text()}")
         if values:
             self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
 
@@ -138,6 +179,8 @@ class Reporter:
             data = self.splits.evaluation if first else None
             depth = self._evaluate(data, pipeline.evaluation.images, "scoring")
             pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
+            own = self._evaluate_own(data, pipeline.evaluation.images, "scoring")
+            found = own.report() if own else None
             summary = RunSummary(
                 run=self.out,
                 pipeline=self.resolved.name,
@@ -149,7 +192,10 @@ class Reporter:
                 seed=pipeline.seed,
                 findings=state.findings,
                 notes=self.notes,
-                **(_image_scores(pictures.report()) if pictures else {}) | (_scores(depth.report()) if depth else {}),
+                scores=found,
+                **({"images": found.images, "excluded": found.empty} if found else {})
+                | (_image_scores(pictures.report()) if pictures else {})
+                | (_scores(depth.report()) if depth else {}),
             )
             if first:
                 tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
@@ -165,15 +211,19 @@ class Reporter:
                     autocast=self._autocast,
                 )
         if first:
-            if data is not None and (depth or pictures):
-                write_image_scores(self.out / IMAGE_SCORES, data, depth, pictures)
+            if data is not None and (depth or pictures or own):
+                write_image_scores(self.out / IMAGE_SCORES, data, depth, pictures, own)
             write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n", durable=True)
             write_page(self.out, summary)
         return summary
 
 
 def write_image_scores(
-    path: Path, data: PackedImages, depth: DepthEvaluator | None, pictures: ImageMetrics | None
+    path: Path,
+    data: PackedImages,
+    depth: DepthEvaluator | None,
+    pictures: ImageMetrics | None,
+    own: OwnScoresCollector | None = None,
 ) -> None:
     """One row an image: its name, every metric, and those of the baselines; numbers so that they read back exactly."""
     import pandas as pd
@@ -182,8 +232,11 @@ def write_image_scores(
     if pictures is not None:
         columns |= {"psnr": pictures.psnr.tolist(), "ssim": pictures.ssim.tolist()}
         columns |= {"lpips": pictures.lpips.tolist()} if pictures.lpips is not None else {}
+    if own is not None:
+        columns |= own.columns()
     count = len(next(iter(columns.values())))
-    frame = pd.DataFrame({"image": data.names[:count], **columns})
+    words = {"group": own.groups()} if own is not None and own.groups() else {}
+    frame = pd.DataFrame({"image": data.names[:count], **words, **columns})
     write_text(path, frame.to_csv(index=False))
 
 

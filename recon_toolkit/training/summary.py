@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from recon_toolkit.evaluation.own_scores import OwnScores
 from recon_toolkit.evaluation.report import Baselines
 
 
@@ -29,6 +30,7 @@ class RunSummary(BaseModel):
             :class:`~recon_toolkit.evaluation.image_metrics.ImageMetrics`; None where it offers none to score.
         lpips: likewise; None also where AlexNet's weights are absent.
         psnr_std, ssim_std, lpips_std: standard deviations over images.
+        scores: what the model is judged by besides, with its baselines and by group; None where it brings nothing.
         notes: what was left out of the scores, and why.
         findings: failures that the health check named while training.
         excluded: evaluated images without a usable mask.
@@ -61,5 +63,6 @@ class RunSummary(BaseModel):
     ssim_std: float | None = None
     lpips: float | None = None
     lpips_std: float | None = None
+    scores: OwnScores | None = None
     notes: list[str] = []
     findings: list[str] = []

@@ -1,7 +1,8 @@
 """Scoring a model on a packed data set, and the contact sheet of what it sees there.
 
 What a model offers is what it is scored by: depth if it has ``reconstruct(images)``, pictures if it has
-``scored_pair(batch)``. One with ``sheet_columns(batch)`` chooses its contact sheet's columns.
+``scored_pair(batch)``, and whatever it brings along (:mod:`recon_toolkit.evaluation.own_scores`). One with
+``sheet_columns(batch)`` chooses its contact sheet's columns.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.evaluation.image_metrics import ImageMetrics, Lpips, ScoresImages, image_metrics
+from recon_toolkit.evaluation.own_scores import OwnScoresCollector, Scorer, ScoreSheet
 from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.export.overview import reconstruction_columns
 from recon_toolkit.geometry import Camera
@@ -98,6 +101,41 @@ def evaluate_images(
 
 
 @torch.no_grad()
+def evaluate_own(
+    sheet: ScoreSheet,
+    scorer: Scorer,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int | None = None,
+    spread: bool = False,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> OwnScoresCollector:
+    """Score a model by its own metrics on a data set, or on some images of it.
+
+    Args:
+        sheet, scorer: what the model is judged by, and what judges it.
+        data: with the sheet's fields.
+        images: how many; all if None.
+        spread: take them evenly from all over the data set instead of the first, since neighbours may be of one object.
+        device, batch_size, autocast, progress, description: see :func:`evaluate`.
+    """
+    count = min(images or len(data), len(data))
+    chosen = np.linspace(0, len(data) - 1, count).round().astype(np.int64) if spread else np.arange(count)
+    collector = OwnScoresCollector(sheet)
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            batch = data.batch(chosen[start : start + batch_size], ("image", *sheet.fields)).to(device)
+            with autocast():
+                collector.add(scorer(batch))
+            task.advance(len(batch))
+    return collector
+
+
+@torch.no_grad()
 def sheet_columns(
     model: object,
     data: PackedImages,
@@ -113,7 +151,7 @@ def sheet_columns(
     """
     own: Callable[[Batch], Mapping[str, Tensor]] | None = getattr(model, "sheet_columns", None)
     if own is not None:
-        batch = data.batch(np.arange(min(images, len(data))), getattr(model, "batch_fields", None))
+        batch = data.batch(_examples(data, images))
         with autocast():
             return own(batch.to(device))
     if not hasattr(model, "reconstruct"):
@@ -130,8 +168,16 @@ def examples(
     images: int = 12,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> tuple[Batch, Reconstruction]:
-    """The first images of a data set with what the model makes of them, on the CPU."""
-    batch = data.batch(np.arange(min(images, len(data))))
+    """Some images of a data set with what the model makes of them, on the CPU; see :func:`_examples`."""
+    batch = data.batch(_examples(data, images))
     with autocast():
         found = model.reconstruct(batch.image.to(device))
     return batch, found.to("cpu")
+
+
+def _examples(data: PackedImages, count: int) -> NDArray[np.int64]:
+    """Which images to show: the first, or evenly spread ones where neighbours are of one object."""
+    count = min(count, len(data))
+    if all(spec.each == 1 for spec in data.fields.values()):
+        return np.arange(count)
+    return np.asarray(np.linspace(0, len(data) - 1, count).round(), dtype=np.int64)

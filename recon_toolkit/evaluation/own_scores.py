@@ -1,0 +1,214 @@
+"""Scores that a model brings along: how a method whose result is neither depth nor a picture is judged.
+
+A model says which by its class attribute ``scores``, a :class:`ScoreSheet`, and computes them with what its method
+``scorer(learned)`` returns. Validation, the summary and the page of a run, ``scores.csv`` and tables then show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.evaluation.metrics import MetricSummary, metric_summary
+from recon_toolkit.structures import Batch
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that every scored image has: one column of a table.
+
+    Args:
+        name: as tables, logs and ``scores.csv`` name it.
+        label: as a heading shows it, with its unit.
+        digits: decimals to print.
+        better: which way is better; ``one`` means that 1 is right.
+        needs: what the images must have, or the model must offer: ``own`` is a model's own score.
+        ratio_to: the baseline that it is quoted as a multiple of, if any.
+    """
+
+    name: str
+    label: str
+    digits: int
+    better: Literal["lower", "higher", "one"]
+    needs: Literal["depth", "pictures", "own"] = "own"
+    ratio_to: str | None = None
+
+    def loss(self, value: float) -> float:
+        """A number that is smaller for a better value."""
+        return {"lower": value, "higher": -value, "one": abs(value - 1)}[self.better]
+
+
+@dataclass(frozen=True)
+class ScoreSheet:
+    """What a model is judged by.
+
+    Args:
+        metrics: in the order in which they are shown; the first two are drawn.
+        baselines: what they are compared with on the same images: name, in the form ``mean-shape``, → label.
+        fields: what an image of the data set must have to be scored, besides itself.
+    """
+
+    metrics: tuple[Metric, ...]
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of B images.
+
+    Attributes:
+        values: by metric, (B,); NaN where there is nothing to score.
+        baselines: by baseline and metric, (B,) each.
+        groups: a word for each image, e.g. its category; scores are then also given for each group. May be empty.
+    """
+
+    values: Mapping[str, Tensor]
+    baselines: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    groups: Sequence[str] = ()
+
+
+Scorer = Callable[[Batch], Scored]
+
+
+class BringsScores(Protocol):
+    """A model with scores of its own."""
+
+    scores: ScoreSheet
+
+    def scorer(self, learned: PackedImages) -> Scorer:
+        """What scores batches with the fields of the sheet, called in evaluation mode and without gradients.
+
+        Args:
+            learned: what the model was trained on, for baselines that need it.
+        """
+        ...
+
+
+class GroupScores(BaseModel):
+    """Mean ± standard deviation over images: of the model by metric, and of each baseline by its name and metric."""
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    values: dict[str, MetricSummary]
+    baselines: dict[str, dict[str, MetricSummary]]
+
+
+class OwnScores(GroupScores):
+    """The scores of a model by its own metrics.
+
+    Attributes:
+        metrics: what they are.
+        labels: of the baselines.
+        empty: images with nothing to score in some metric.
+        groups: the scores of each group, if there are several.
+    """
+
+    metrics: list[Metric]
+    labels: dict[str, str]
+    empty: int
+    groups: dict[str, GroupScores]
+
+    def ratio(self, metric: Metric, scores: GroupScores | None = None) -> float | None:
+        """The mean as a multiple of the baseline's that the metric names; None where there is none, or it is 0."""
+        scores = scores or self
+        base = scores.baselines.get(metric.ratio_to or "", {}).get(metric.name)
+        return scores.values[metric.name].mean / base.mean if base is not None and base.mean > 0 else None
+
+    def text(self) -> str:
+        """One line for a person."""
+        parts = []
+        for metric in self.metrics:
+            ratio = self.ratio(metric)
+            times = f" ({ratio:.2f} × {self.labels[metric.ratio_to or '']})" if ratio is not None else ""
+            parts.append(f"{metric.label} {self.values[metric.name].mean:.{metric.digits}f}{times}")
+        return ", ".join(parts)
+
+    def log(self) -> dict[str, float]:
+        """Means by metric, and ``NAME_ratio`` where there is one: an entry of a run's log."""
+        values = {metric.name: self.values[metric.name].mean for metric in self.metrics}
+        ratios = {f"{metric.name}_ratio": self.ratio(metric) for metric in self.metrics}
+        return values | {name: ratio for name, ratio in ratios.items() if ratio is not None}
+
+
+class OwnScoresCollector:
+    """Collects scores batch by batch.
+
+    Args:
+        sheet: what the model is judged by.
+    """
+
+    def __init__(self, sheet: ScoreSheet) -> None:
+        self.sheet = sheet
+        self._parts: list[Scored] = []
+
+    def add(self, scored: Scored) -> None:
+        """Take the scores of a batch.
+
+        Raises:
+            ValueError: a metric of the sheet is missing.
+        """
+        for who, values in (("model", scored.values), *scored.baselines.items()):
+            missing = [metric.name for metric in self.sheet.metrics if metric.name not in values]
+            if missing and who == "model":
+                raise ValueError(f"the scores of the {who} lack {', '.join(missing)}")
+        self._parts.append(scored)
+
+    def columns(self) -> dict[str, list[float]]:
+        """One number an image by metric, and ``BASELINE_METRIC`` for baselines."""
+        return {
+            f"{prefix}{name}": values.tolist()
+            for prefix, group in (("", self._values()), *((f"{key}_", self._baseline(key)) for key in self._known()))
+            for name, values in group.items()
+        }
+
+    def groups(self) -> list[str]:
+        """A word for each image; empty where the model gives none."""
+        return [word for part in self._parts for word in part.groups]
+
+    def report(self) -> OwnScores:
+        """Means and standard deviations, of all and by group."""
+        values = self._values()
+        words = self.groups()
+        several = {
+            word: self._group(torch.tensor([other == word for other in words])) for word in sorted(set(words))
+        } if len(set(words)) > 1 else {}  # fmt: skip
+        whole = self._group(torch.ones_like(next(iter(values.values())), dtype=torch.bool))
+        return OwnScores(
+            **dict(whole),
+            metrics=list(self.sheet.metrics),
+            labels=dict(self.sheet.baselines),
+            empty=int(torch.stack([column.isnan() for column in values.values()]).any(0).sum()),
+            groups=several,
+        )
+
+    def _group(self, chosen: Tensor) -> GroupScores:
+        def summed(columns: Mapping[str, Tensor]) -> dict[str, MetricSummary]:
+            return {name: metric_summary(values[chosen]) for name, values in columns.items()}
+
+        return GroupScores(
+            images=int(chosen.sum()),
+            values=summed(self._values()),
+            baselines={name: summed(self._baseline(name)) for name in self._known()},
+        )
+
+    def _known(self) -> list[str]:
+        return [name for name in self.sheet.baselines if all(name in part.baselines for part in self._parts)]
+
+    def _values(self) -> dict[str, Tensor]:
+        return _joined([part.values for part in self._parts], self.sheet)
+
+    def _baseline(self, name: str) -> dict[str, Tensor]:
+        return _joined([part.baselines[name] for part in self._parts], self.sheet)
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]], sheet: ScoreSheet) -> dict[str, Tensor]:
+    names = [metric.name for metric in sheet.metrics if all(metric.name in part for part in parts)]
+    return {name: torch.cat([part[name].detach().double().cpu() for part in parts]) for name in names}
