@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recon_toolkit.assembly import build_dataset, build_losses, build_model, build_renderer
-    from recon_toolkit.components import Component, dataset, detector, encoder, importer, loss, model, renderer
+    from recon_toolkit.components import Component, command, dataset, detector, encoder, importer, loss, model, renderer
     from recon_toolkit.config.pipeline import load_pipeline
     from recon_toolkit.detection import Detection, Detector
     from recon_toolkit.errors import (
@@ -33,7 +33,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "assembly": ("build_dataset", "build_losses", "build_model", "build_renderer"),
-    "components": ("Component", "dataset", "detector", "encoder", "importer", "loss", "model", "renderer"),
+    "components": ("Component", "command", "dataset", "detector", "encoder", "importer", "loss", "model", "renderer"),
     "config.pipeline": ("load_pipeline",),
     "detection": ("Detection", "Detector"),
     "errors": ("CheckpointError", "ConfigError", "DataError", "PluginError", "ReconError", "TrainingError"),
@@ -71,6 +71,7 @@ __all__ = [
     "build_losses",
     "build_model",
     "build_renderer",
+    "command",
     "dataset",
     "detector",
     "encoder",

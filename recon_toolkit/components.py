@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, get_args
 
-Kind = Literal["encoder", "renderer", "loss", "dataset", "model", "detector", "importer"]
+Kind = Literal["encoder", "renderer", "loss", "dataset", "model", "detector", "importer", "command"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 #: Arguments that the core supplies when it builds a component of a kind; a pipeline cannot set them.
@@ -24,6 +24,7 @@ SUPPLIED_ARGUMENTS: dict[Kind, frozenset[str]] = {
     "model": frozenset({"encoders", "renderer", "camera", "image_size"}),
     "detector": frozenset({"image"}),
     "importer": frozenset({"tensors", "path"}),
+    "command": frozenset({"context"}),
 }
 
 MARKER = "__recon_component__"
@@ -81,3 +82,4 @@ dataset = _decorator("dataset")
 model = _decorator("model")
 detector = _decorator("detector")
 importer = _decorator("importer")
+command = _decorator("command")

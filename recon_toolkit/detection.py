@@ -10,7 +10,7 @@ import inspect
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,13 @@ from recon_toolkit.registry import blamed
 if TYPE_CHECKING:
     from recon_toolkit.config.pipeline import ResolvedComponent
     from recon_toolkit.data.decode import Box
+
+
+class Framing(TypedDict, total=False):
+    """How a detector's objects are framed: arguments of :func:`crop_box`."""
+
+    margin: float
+    down: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,8 @@ class Detector(Protocol):
     """What a component of the kind ``detector`` is, once its options are set.
 
     One detector may be called from several threads at once, so whatever a call changes must be its own or locked. Its
-    class may have an attribute ``finds``: what to call an object that it finds, ``face`` for example.
+    class may have attributes: ``finds``, what to call an object that it finds, ``face`` for example; ``margin`` and
+    ``down``, how :func:`crop_box` frames it.
     """
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
@@ -123,6 +131,16 @@ def found_noun(detector: Detector | None) -> str:
     return str(getattr(detector, "finds", "object"))
 
 
+def framing_of(detector: Detector | None) -> Framing:
+    """What a detector says of how its objects are framed."""
+    found = Framing()
+    if (margin := getattr(detector, "margin", None)) is not None:
+        found["margin"] = float(margin)
+    if (down := getattr(detector, "down", None)) is not None:
+        found["down"] = float(down)
+    return found
+
+
 def build_detector(part: ResolvedComponent) -> Detector:
     """A detector with its options set, whose answers are checked and whose faults name it.
 
@@ -151,7 +169,9 @@ class _Checked:
         self._who = f"detector '{part.entry.name}' of plugin '{part.entry.provider}'"
         self._part = part
         self._built = part.build() if inspect.isclass(part.target) else None
-        self.finds = found_noun(part.target if self._built is None else self._built)
+        own: Detector = part.target if self._built is None else self._built
+        self.finds, framing = found_noun(own), framing_of(own)
+        self.margin, self.down = framing.get("margin"), framing.get("down")
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
         with blamed(self._who):

@@ -44,6 +44,22 @@ def load_detector(name: str, host: PluginHost, settings: Sequence[str] = ()) -> 
     return build_detector(resolve_component("detector", name, settings, host))
 
 
+def detector_for(trained: TrainedModel, name: str, host: PluginHost, settings: Sequence[str] = ()) -> Detector | None:
+    """The detector component ``name``; with :data:`AUTO` the one that suits the model, if that says so.
+
+    A model's attribute ``detector`` is one, the name of one, or None to take each picture as a crop.
+
+    Raises:
+        ConfigError, PluginError: as for :func:`load_detector`.
+    """
+    if name == AUTO:
+        suited: Detector | str | None = getattr(trained.network, "detector", AUTO)
+        if not isinstance(suited, str):
+            return suited
+        name = suited
+    return load_detector(name, host, settings)
+
+
 @dataclass(frozen=True)
 class Reconstructor:
     """Turns photographs into 3D.
@@ -87,7 +103,7 @@ class Reconstructor:
         """
         host = load_plugins() if host is None else host
         trained = load_model(run=run, weights=weights, model=model, device=device, host=host)
-        return cls(trained, load_detector(detector, host) if isinstance(detector, str) else detector)
+        return cls(trained, detector_for(trained, detector, host) if isinstance(detector, str) else detector)
 
     @property
     def noun(self) -> str:

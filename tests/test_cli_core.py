@@ -66,6 +66,7 @@ def test_every_exported_name_exists() -> None:
             "run",
             "score",
             "reconstruct",
+            "convert",
             "import",
             "weights",
             "view",

@@ -15,6 +15,7 @@ import typer.main
 from recon_toolkit.cli import (
     bench,
     check_renderer,
+    convert,
     data,
     demo,
     import_weights,
@@ -27,6 +28,7 @@ from recon_toolkit.cli import (
     weights,
 )
 from recon_toolkit.cli.common import Settings, fail
+from recon_toolkit.cli.plugin_commands import GroupWithPlugins
 from recon_toolkit.errors import ConfigError, ReconError
 
 EXIT_CODES = (
@@ -37,6 +39,7 @@ GLOBAL_FLAGS = ("--debug", "--quiet")
 
 app = typer.Typer(
     name="recon",
+    cls=GroupWithPlugins,
     help="Learn the 3D shape of a kind of object from single photographs.\n\n"
     "\b\nExamples:\n"
     "  recon run --pipeline unsup3d-quick --out runs/faces\n"
@@ -72,7 +75,8 @@ def _global_options(
 
 
 for command in (
-    run, bench, score, reconstruct, view, demo, check_renderer, data, import_weights, weights, pipelines, plugins,
+    run, bench, score, reconstruct, convert, view, demo, check_renderer, data, import_weights, weights, pipelines,
+    plugins,
 ):  # fmt: skip
     command.register(app)
 

@@ -16,6 +16,7 @@ from recon_toolkit.cli.common import (
     print_table,
     progress_of,
 )
+from recon_toolkit.cli.plugin_commands import GroupWithPlugins
 
 if TYPE_CHECKING:
     from recon_toolkit.data.packed import PackedImages
@@ -35,6 +36,7 @@ Overrides = Annotated[
 Size = Annotated[int | None, typer.Option("--size", min=8, help="Image size in pixels.")]
 
 commands = typer.Typer(
+    cls=GroupWithPlugins,
     help="Pack, list, preview and make data.",
     no_args_is_help=True,
     rich_markup_mode=None,

@@ -65,12 +65,13 @@ def demo(
         from recon_toolkit.demo.app import Demo
         from recon_toolkit.demo.browser import show
         from recon_toolkit.demo.server import serve
-        from recon_toolkit.reconstructor import Reconstructor, load_detector
+        from recon_toolkit.inference.models import load_model
+        from recon_toolkit.reconstructor import Reconstructor, detector_for
 
         chosen = torch_device(device)
         found = plugin_host(context, plugins, disabled)
-        finder = load_detector(detector, found, detector_set or ())
-        loaded = Reconstructor.load(run=run, weights=weights, model=model, detector=finder, device=chosen, host=found)
+        trained = load_model(run=run, weights=weights, model=model, device=chosen, host=found)
+        loaded = Reconstructor(trained, detector_for(trained, detector, found, detector_set or ()))
         local = listens_to_this_machine_only(listening)
         limits = Limits(upload_bytes=round(upload_limit * MEGABYTE), faces=faces)
         address = address_of(listening)

@@ -54,8 +54,8 @@ def reconstruct(
         typer.Option(
             "--write",
             metavar="A,B",
-            help="What to write: maps, exr, glb, obj, ply, stl, page, pages, turntable, relight. "
-            "By default maps,glb,obj,page.",
+            help="What to write: maps, exr, glb, obj, ply, stl, 3mf, cloud, voxels, page, pages, turntable, relight. "
+            "By default maps,glb,obj,page; of a model of points cloud,glb,stl,page.",
             show_default=False,
         ),
     ] = None,
@@ -63,7 +63,9 @@ def reconstruct(
         int | None, typer.Option("--size", help="Side of maps and videos in pixels; the model's by default.")
     ] = None,
     texture: Annotated[str, typer.Option("--texture", help="What meshes wear: photo, model or albedo.")] = "photo",
-    height: Annotated[float, typer.Option("--height", help="Height of the solid for printing (stl), in mm.")] = 60.0,
+    height: Annotated[
+        float, typer.Option("--height", help="Height of the solid for printing (stl, 3mf), in mm.")
+    ] = 60.0,
     video: Annotated[str, typer.Option("--video", help="Form of videos: mp4 or gif.")] = "mp4",
     detect: Annotated[
         bool, typer.Option("--detect/--no-detect", help="Find objects; or take each picture as a crop that one fills.")
@@ -101,17 +103,19 @@ def reconstruct(
     """
     from recon_toolkit.inference.batch import Refinement, reconstruct_files
     from recon_toolkit.inference.models import load_model
-    from recon_toolkit.inference.outputs import DEFAULT_OUTPUTS, Outputs
+    from recon_toolkit.inference.outputs import Outputs
     from recon_toolkit.inference.pictures import Finder
     from recon_toolkit.inference.reading import VideoFrames
-    from recon_toolkit.reconstructor import load_detector
+    from recon_toolkit.reconstructor import detector_for
 
-    kinds = DEFAULT_OUTPUTS if write is None else tuple(word.strip() for word in write.split(",") if word.strip())
-    outputs = Outputs(frozenset(kinds), size=size, texture=texture, height=height, video=video)
+    kinds = None if write is None else frozenset(word.strip() for word in write.split(",") if word.strip())
+    outputs = Outputs(kinds, size=size, texture=texture, height=height, video=video)
     chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
     trained = load_model(run=run, weights=weights, model=model, device=chosen, host=host)
-    finder = Finder(trained.image_size, load_detector(detector, host, detector_set or ()) if detect else None, faces)
+    finder = Finder(
+        trained.image_size, detector_for(trained, detector, host, detector_set or ()) if detect else None, faces
+    )
     if out is None:
         out = Path("reconstructions") if run is None else run / "reconstructions"
     with progress_of(context) as progress:

@@ -141,7 +141,7 @@ def validate_options(
     options = {name: getattr(valid, f"option_{number}") for number, name in enumerate(signature.names)}
     options |= valid.model_extra or {}
     for name in given.keys() & options.keys():
-        options[name] = _absolute(options[name], mapping[name].place)
+        options[name] = absolute(options[name], mapping[name].place)
     return options, []
 
 
@@ -151,12 +151,13 @@ def _mapping(tree: Entry, keys: Keys) -> Mapping[str, Entry]:
     return tree.mapping
 
 
-def _absolute(value: Any, place: Place) -> Any:
+def absolute(value: Any, place: Place) -> Any:
+    """A path, or those in a list, from the folder of the file that names it, or from the working folder."""
     if isinstance(value, Path):
         base = place.file.parent if place.file is not None else Path.cwd()
         return (base / value.expanduser()).resolve()
     if isinstance(value, list | tuple) and any(isinstance(item, Path) for item in value):
-        return type(value)(_absolute(item, place) for item in value)
+        return type(value)(absolute(item, place) for item in value)
     return value
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from recon_toolkit.components import Kind
 from recon_toolkit.config.document import Entry, Keys, Place, parse_override, parse_scalar
 from recon_toolkit.config.merge import merge
-from recon_toolkit.config.options import Signature, core_keys, plain_value, signature_of, validate_options
+from recon_toolkit.config.options import Signature, absolute, core_keys, plain_value, signature_of, validate_options
 from recon_toolkit.config.problems import Problem, validation_problems
 from recon_toolkit.config.roles import check_pairs, check_roles
 from recon_toolkit.config.schema import Pipeline
@@ -133,6 +133,9 @@ class ResolvedPipeline:
 
     def _canonical(self) -> dict[str, Any]:
         document = self.pipeline.model_dump(mode="json")
+        start = document["training"].pop("start_from")  # absent as it was before there was such a key
+        if start is not None:
+            document["training"]["start_from"] = Path(start).name
         for keys, part in self.components.items():
             section = document
             for key in keys:
@@ -205,6 +208,10 @@ def load_pipeline(
         raise ConfigError(_in_order(problems))
     pipeline = _complete(document.tree, components, host)
     pipeline = pipeline.model_copy(update={"name": pipeline.name or path.stem})
+    if pipeline.training.start_from is not None:
+        place = document.tree.mapping["training"].mapping["start_from"].place
+        start = {"start_from": absolute(pipeline.training.start_from, place)}
+        pipeline = pipeline.model_copy(update={"training": pipeline.training.model_copy(update=start)})
     return ResolvedPipeline(pipeline.name, path, pipeline, components, shapes, host)
 
 

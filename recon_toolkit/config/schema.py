@@ -24,6 +24,7 @@ class TrainingConfig(_Section):
     epochs: Positive | None = None
     minutes: Positive | None = None  # as many steps as a trial of a few says; they depend on the machine
     batch_size: Count = 64
+    start_from: Path | None = None  # a run or a weights file of the same model, whose weights training begins with
     learning_rate: Positive = 1e-4
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     weight_decay: NotNegative = 5e-4

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image, upright_rgb
-from recon_toolkit.detection import Detector, crop_box, found_noun
+from recon_toolkit.detection import Detector, crop_box, found_noun, framing_of
 from recon_toolkit.errors import DataError
 
 #: Largest side in pixels of the photograph that is kept for textures and pages.
@@ -102,7 +102,7 @@ class Finder:
             )
         crops = []
         for number, detection in enumerate(found, start=1):
-            box = crop_box(detection)
+            box = crop_box(detection, **framing_of(self.detector))
             name = source.folder if len(found) == 1 else f"{source.folder}-{self.noun}{number}"
             crops.append(self._cut(picture, box, source, name, (box.x, box.y, box.width, box.height)))
         return crops

@@ -75,6 +75,8 @@ def run_pipeline(
         fabric = _fabric(resolved, device)
         torch.manual_seed(resolved.pipeline.seed)
         model = build_model(resolved)  # also fails on missing weights before any data is made
+        if config.start_from is not None and saved is None:
+            files.load_weights(model, *_start(config.start_from))
         objective = Objective(build_losses(resolved), fabric.autocast)
         _check_terms(model, objective, resolved.pipeline.image_size)
         with fabric.rank_zero_first():
@@ -120,6 +122,15 @@ def run_pipeline(
         summary = runner.finish()
         log.close()
         return summary
+
+
+def _start(path: Path) -> tuple[dict[str, Tensor], str]:
+    """The weights of a run folder or of a weights file, and where they came from."""
+    if path.is_dir():
+        tensors, file = files.inference_weights(path)
+        return tensors, str(file)
+    stored = files.load_checkpoint(path)
+    return stored.part("average") or stored.part("model"), str(path)
 
 
 def _record(out: Path, resolved: ResolvedPipeline, record: Environment, saved: files.Checkpoint | None) -> None:
