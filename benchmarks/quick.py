@@ -1,7 +1,8 @@
-"""``recon run --pipeline unsup3d-quick`` as a user runs it, for several seeds: python benchmarks/quick.py --seeds 0 1 2
+"""A quick pipeline as a user runs it, for several seeds: python benchmarks/quick.py --seeds 0 1 2
 
 Every run is a process of its own, the first with an empty cache, so its time holds imports, kernels compiled and data
-generated. Further settings go to the runs, e.g. ``--set training.steps=18000 --name hour``.
+generated. Further settings go to the runs, e.g. ``--set training.steps=18000 --name hour``; another pipeline is
+``--pipeline point-cloud-quick --name quick-point-cloud``.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from record import Record, describe
 
+from recon_toolkit.evaluation.own_scores import OwnScores
 from recon_toolkit.training.environment import Environment
 
 
 def main() -> None:
     """Run all seeds and write results/NAME.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pipeline", default="unsup3d-quick")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", default="quick")
     parser.add_argument("--set", action="append", default=[], dest="settings")
@@ -34,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         for position, seed in enumerate(options.seeds):
-            command = [sys.executable, "-m", "recon_toolkit", "run", "--pipeline", "unsup3d-quick", "--json"]
+            command = [sys.executable, "-m", "recon_toolkit", "run", "--pipeline", options.pipeline, "--json"]
             command += ["--out", str(folder / f"seed{seed}"), "--seed", str(seed), "--device", "cpu"]
             command += [part for setting in options.settings for part in ("--set", setting)]
             surroundings = {**os.environ, "XDG_CACHE_HOME": str(Path(scratch) / "cache")}
@@ -44,14 +48,7 @@ def main() -> None:
             result = json.loads(finished.stdout)
             record.values |= {
                 f"seed {seed}: minutes{', fresh cache' if position == 0 else ''}": round(minutes, 2),
-                f"seed {seed}: MAD ratio": round(result["mad_ratio"], 4),
-                f"seed {seed}: SIDE ratio": round(result["side_ratio"], 4),
-                f"seed {seed}: MAD": round(result["mad"], 3),
-                f"seed {seed}: SIDE": round(result["side"], 4),
-                f"seed {seed}: relief slope": round(result["slope"], 3),
-                f"seed {seed}: correlation": round(result["correlation"], 3),
-                f"seed {seed}: constant depth MAD": round(result["baselines"]["constant"]["mad"], 3),
-                f"seed {seed}: constant depth SIDE": round(result["baselines"]["constant"]["side"], 4),
+                **{f"seed {seed}: {name}": value for name, value in _figures(result).items()},
                 f"seed {seed}: peak memory, MiB": result["peak_memory_mb"],
             }
             record.notes += [f"seed {seed}: health finding {name}" for name in result["findings"]]
@@ -59,6 +56,31 @@ def main() -> None:
             record.environment = made.model_copy(update={"command": record.environment.command})
             print({k: v for k, v in record.values.items() if k.startswith(f"seed {seed}:")}, flush=True)
             record.write()
+
+
+def _figures(result: dict[str, Any]) -> dict[str, float]:
+    """What a run came to: depth against constant depth, or the model's own scores against its first baseline."""
+    if result["scores"] is not None:
+        scores = OwnScores.model_validate(result["scores"])
+        means = {metric.label: round(scores.values[metric.name].mean, 4) for metric in scores.metrics}
+        for key, label in scores.labels.items():
+            means |= {f"{m.label}, {label}": round(scores.baselines[key][m.name].mean, 4) for m in scores.metrics}
+        return means | {
+            f"{metric.label}, ratio": round(ratio, 4)
+            for metric in scores.metrics
+            if (ratio := scores.ratio(metric)) is not None
+        }
+    constant = result["baselines"]["constant"]
+    return {
+        "MAD ratio": round(result["mad_ratio"], 4),
+        "SIDE ratio": round(result["side_ratio"], 4),
+        "MAD": round(result["mad"], 3),
+        "SIDE": round(result["side"], 4),
+        "relief slope": round(result["slope"], 3),
+        "correlation": round(result["correlation"], 3),
+        "constant depth MAD": round(constant["mad"], 3),
+        "constant depth SIDE": round(constant["side"], 4),
+    }
 
 
 if __name__ == "__main__":

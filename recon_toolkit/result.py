@@ -10,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from recon_toolkit.errors import DataError
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.structures import Reconstruction
 
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from recon_toolkit.export.mesh import TexturedMesh
-    from recon_toolkit.export.viewer import ViewerScene
+    from recon_toolkit.export.viewer import Scene
+    from recon_toolkit.shapes.forms import Cloud, Mesh
 
 #: What the texture of a mesh is made of.
 TEXTURES = ("photo", "model", "albedo")
@@ -115,6 +119,39 @@ class Result:
         """Albedo seen from the front, (3, H, W)."""
         return _first(self.found.canonical_albedo)
 
+    @property
+    def points(self) -> Tensor | None:
+        """Points (N, 3) of the object's surface in its own frame, z up, as the model gives them."""
+        found = self.found.clouds()
+        return None if found is None else found[0]
+
+    @property
+    def of_points(self) -> bool:
+        """Whether the object is known by points, and not by depth."""
+        return self.found.points is not None and self.found.depth is None and self.found.canonical_depth is None
+
+    @cached_property
+    def cloud(self) -> Cloud:
+        """The points without outliers and with outward normals.
+
+        Raises:
+            DataError: the model predicts no points, or too few of them belong to the object.
+        """
+        from recon_toolkit.shapes.clouds import cleaned
+
+        return cleaned(_numbers(self.points))
+
+    @cached_property
+    def closed(self) -> Mesh:
+        """The solid that the points are the surface of: watertight and manifold, in the object's frame, z up.
+
+        Raises:
+            DataError: as for :attr:`cloud`, or the points lie on a plane.
+        """
+        from recon_toolkit.shapes.solidify import solid_of
+
+        return solid_of(self.cloud.points)
+
     def to(self, device: torch.device | str) -> Result:
         """The same with all tensors on ``device``; itself where they are there."""
         if self.photo.device == self.found.image.device == torch.empty(0, device=device).device:
@@ -187,21 +224,33 @@ class Result:
 
         return write_outputs(self, Path(folder), Outputs.of(outputs))
 
-    def scene(self, downloads: Mapping[str, bytes | str] | None = None) -> ViewerScene:
+    def scene(self, downloads: Mapping[str, bytes | str] | None = None) -> Scene:
         """The object as a page shows it.
 
         Args:
             downloads: file name → content, or a path relative to the page, for its download buttons.
         """
+        if self.of_points:
+            from recon_toolkit.export.shape_result import shape_scene_of
+
+            return shape_scene_of(self, downloads=downloads)
         from recon_toolkit.export.viewer import scene_of
 
         return scene_of(self.to("cpu"), self.photo_texture, downloads=downloads)
 
-    def scene_with_mesh(self, file: str | None = None) -> ViewerScene:
+    def scene_with_mesh(self, file: str | None = None) -> Scene:
         """The same with its mesh inside, to download as GLB; called ``file``, or by the result's name."""
+        return self.scene({file or f"{Path(self.name).name}.glb": self.glb()})
+
+    def glb(self) -> bytes:
+        """The mesh as binary glTF: the textured surface, or the closed solid of a result of points."""
+        if self.of_points:
+            from recon_toolkit.shapes.files import shape_bytes
+
+            return shape_bytes(self.closed, ".glb")
         from recon_toolkit.export.mesh_files import glb_bytes
 
-        return self.scene({file or f"{Path(self.name).name}.glb": glb_bytes(self.mesh(), self.texture())})
+        return glb_bytes(self.mesh(), self.texture())
 
     def page(self) -> str:
         """One HTML document that shows the object in 3D, with its mesh to download; it needs no network."""
@@ -218,7 +267,7 @@ class Result:
     def __repr__(self) -> str:
         maps = [
             name
-            for name in ("depth", "normals", "albedo", "shading", "light", "view", "confidence")
+            for name in ("depth", "normals", "albedo", "shading", "light", "view", "confidence", "points")
             if getattr(self.found, name) is not None
         ]
         size = self.found.image.shape[-1]
@@ -248,3 +297,11 @@ class Result:
 
 def _first(values: Tensor | None) -> Tensor | None:
     return None if values is None else values[0]
+
+
+def _numbers(points: Tensor | None) -> NDArray[np.float64]:
+    if points is None:
+        raise DataError("the model predicts no points", remedy="use one that does")
+    if not len(points):
+        raise DataError("the model sees no object here", remedy="check that it fills the picture")
+    return np.asarray(points.detach().cpu().numpy(), dtype=np.float64)

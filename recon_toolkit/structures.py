@@ -140,6 +140,8 @@ class Reconstruction:
     light: Tensor | None = None  # (B, 5): ambient, diffuse, direction
     view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
     confidence: Tensor | None = None  # (B, 1, H, W) spread sigma of the plain reconstruction
+    points: Tensor | None = None  # (B, N, 3) of the object's surface in its own frame, z up, about its middle
+    points_mask: Tensor | None = None  # (B, N) bool, which of them belong to the object; all if None
 
     def to(self, device: torch.device | str) -> Reconstruction:
         return to_device(self, device)
@@ -149,6 +151,14 @@ class Reconstruction:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         rows = slice(index, index + 1)
         return replace(self, **{name: value[rows] for name, value in values.items() if isinstance(value, Tensor)})
+
+    def clouds(self) -> list[Tensor] | None:
+        """The points (N, 3) that belong to each object; None where the model predicts none."""
+        if self.points is None:
+            return None
+        if self.points_mask is None:
+            return list(self.points)
+        return [points[mask] for points, mask in zip(self.points, self.points_mask, strict=True)]
 
     def __len__(self) -> int:
         return int(self.image.shape[0])

@@ -61,12 +61,21 @@ class ViewMask(_OfViews):
 
 
 class ViewDepth(_OfViews):
-    """Absolute error of depth: the mean over the pixels where the object is, and a point is seen.
+    """Absolute error of depth, where the object is and a point is seen.
 
     In fixed views every pixel has a point; in novel ones only pixels that a visible point landed in are compared.
+
+    Args:
+        views: ``fixed`` or ``novel``.
+        over: what the sum of errors is divided by: the number of pixels that are compared (``object``), or that of all
+            pixels (``picture``), which weighs depth against mask as the paper's sums do.
     """
 
     name = "view-depth"
+
+    def __init__(self, *, views: Views = "fixed", over: Literal["object", "picture"] = "object") -> None:
+        super().__init__(views=views)
+        self.over = over
 
     def __call__(self, output: ModelOutput, batch: Batch) -> Tensor:
         """A scalar, in units of the object's size; 0 where there is nothing to compare."""
@@ -78,7 +87,7 @@ class ViewDepth(_OfViews):
         truth = self.truth(output, batch, depth.shape[-1])
         both = seen & (truth > 0)
         error = torch.where(both, (depth - truth).abs(), 0)
-        return error.sum() / both.sum().clamp(min=1)
+        return error.mean() if self.over == "picture" else error.sum() / both.sum().clamp(min=1)
 
 
 def view_grid(output: ModelOutput) -> Tensor:

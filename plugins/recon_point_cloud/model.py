@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from recon_point_cloud.framing import PlainBackground
+from recon_point_cloud.sheet import SHEET
 from recon_point_cloud.splat import Collisions, pseudo_render
-from recon_toolkit import Batch, ModelOutput, Rendering
+from recon_toolkit import Batch, ModelOutput, Reconstruction, Rendering
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.evaluation.own_scores import Scorer, ScoreSheet
+from recon_toolkit.export.cloud_pictures import cloud_pictures
 from recon_toolkit.geometry import Camera
 from recon_toolkit.geometry.orthographic import DISTANCE, fixed_views, to_object
 
@@ -49,6 +54,10 @@ class PointCloud(nn.Module):
             stage, 5 for the second in the paper.
         upsampling, collisions: of :func:`~recon_point_cloud.splat.pseudo_render`.
     """
+
+    scores: ClassVar[ScoreSheet] = SHEET
+    #: Pictures to reconstruct show one object on a plain background, as those that the model learns from do.
+    detector: ClassVar[PlainBackground] = PlainBackground()
 
     def __init__(
         self,
@@ -113,6 +122,29 @@ class PointCloud(nn.Module):
             factors |= {"novel_depth": seen.depth, "novel_logits": seen.logits, "novel_chosen": chosen}
             factors |= {"novel_visible": seen.visible}
         return ModelOutput(pairs={}, factors=factors)
+
+    def reconstruct(self, images: Tensor) -> Reconstruction:
+        """The cloud that images (B, 3, H, W) in [0, 1] show: all points, with those of the object marked."""
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            found = self.structure(images)
+        return Reconstruction(image=images, points=found.points, points_mask=found.logits.flatten(1) > 0)
+
+    def clouds(self, images: Tensor) -> list[Tensor]:
+        """The points (N, 3) of each image's object."""
+        return self.reconstruct(images).clouds() or []
+
+    def scorer(self, learned: PackedImages) -> Scorer:
+        """What scores batches, beside the mean shape and the nearest training image's object."""
+        from recon_point_cloud.scores import CloudScorer
+
+        return CloudScorer(self.clouds, learned, upsampling=self.upsampling)
+
+    def sheet_columns(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Pictures of a batch for a contact sheet, and the true clouds beside where the data set has them."""
+        truth = batch.extra.get("cloud")
+        size = batch.image.shape[-1]
+        columns = {"input": batch.image} | cloud_pictures(self.clouds(batch.image), size)
+        return columns | ({} if truth is None else cloud_pictures(list(truth), size, label="true, "))
 
 
 def _chosen(batch: Batch, count: int, wanted: int) -> Tensor:

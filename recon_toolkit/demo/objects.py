@@ -13,11 +13,11 @@ from recon_toolkit.demo.refusal import Refusal
 from recon_toolkit.errors import DataError
 
 if TYPE_CHECKING:
-    from recon_toolkit.export.viewer import ViewerScene
+    from recon_toolkit.export.viewer import Scene
     from recon_toolkit.reconstructor import Reconstructor
 
 
-def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, most: int) -> list[ViewerScene]:
+def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, most: int) -> list[Scene]:
     """The objects in a picture, ready to be shown, the most certain first.
 
     Args:

@@ -16,7 +16,7 @@ from recon_toolkit.export.html import document
 
 if TYPE_CHECKING:
     from recon_toolkit.demo.refusal import Refusal
-    from recon_toolkit.export.viewer import ViewerScene
+    from recon_toolkit.export.viewer import Scene
 
 TITLE = "From a photo to 3D"
 #: What browsers offer to choose from; they turn other formats of a phone's camera into these.
@@ -72,7 +72,7 @@ def form_policy() -> str:
     )
 
 
-def result_page(scenes: Sequence[ViewerScene], noun: str) -> str:
+def result_page(scenes: Sequence[Scene], noun: str) -> str:
     """The page with the objects of one picture: that of ``recon reconstruct``, below a bar with a way back.
 
     It stands in a frame, so that saving it gives exactly that page: browsers cannot save the answer to a form.

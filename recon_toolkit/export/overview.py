@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
+from recon_toolkit.export.cloud_pictures import cloud_pictures
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import depth_picture, normals_picture
 from recon_toolkit.structures import Batch, Reconstruction
@@ -50,6 +51,9 @@ def reconstruction_columns(found: Reconstruction, truth: Batch | None = None) ->
         "shading": None if found.shading is None else found.shading / found.shading.amax((1, 2, 3), True).clamp(min=1),
     }
     columns |= {name: image for name, image in images.items() if image is not None}
+    clouds = found.clouds()
+    if clouds is not None:
+        columns |= cloud_pictures(clouds, found.image.shape[-1])
     true_depth = None if truth is None or truth.depth is None else truth.depth
     true_mask = None if truth is None else truth.mask
     if found.depth is not None:

@@ -35,7 +35,7 @@ from recon_toolkit.structures import Reconstruction
 SHEET_ROWS = 64  # more would make a picture that few programs open
 PAGE_OBJECTS = 48  # more would make a page that loads slowly
 #: Meshes that a page offers; an OBJ is three files, which one button does not bring.
-_OFFERED = ("glb", "ply", "stl")
+_OFFERED = ("glb", "ply", "stl", "3mf")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def reconstruct_files(
         _run(trained, found, out, outputs, batch_size, Names(sources), written)
         if not written.done:
             raise _nothing(written.failed)
-        page = _write_page(out, written, outputs) if "page" in outputs.kinds else None
+        page = _write_page(out, written, outputs) if outputs.wants("page") else None
         sheet = joined([result.found for result in written.shown])
         save_png(out / CONTACT_SHEET, overview(sheet, rows=[result.name for result in written.shown]))
         report = ReconstructionReport(
@@ -193,7 +193,7 @@ def _run(
 def _write(result: Result, crop: Crop, out: Path, outputs: Outputs) -> tuple[Reconstructed, Result] | Failed:
     folder, source = out / result.name, crop.source
     try:
-        write_outputs(result, folder, outputs, page="pages" in outputs.kinds)
+        write_outputs(result, folder, outputs, page=outputs.wants("pages"))
     except DiskError:  # every further one would fail as well
         raise
     except DataError as error:
@@ -279,7 +279,8 @@ def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path | None:
     scenes = []
     for result in shown:
         files = {f"{Path(result.name).name}.{kind}": f"{result.name}/mesh.{kind}" for kind in _OFFERED}
-        offered = {name: path for name, path in files.items() if name.rpartition(".")[2] in outputs.kinds}
+        kinds = outputs.kinds_for(result)
+        offered = {name: path for name, path in files.items() if name.rpartition(".")[2] in kinds}
         try:
             scenes.append(result.scene_with_mesh() if count == 1 else result.scene(offered))
         except DataError:  # an object that the model has lost is nothing to turn

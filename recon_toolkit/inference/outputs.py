@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,13 +22,19 @@ OUTPUTS = {
     "obj": "mesh.obj with mesh.mtl and mesh.png",
     "ply": "mesh.ply with colours at its vertices",
     "stl": "mesh.stl, a closed solid in millimetres for 3D printing",
+    "3mf": "mesh.3mf, the same with its unit in the file",
+    "cloud": "cloud.ply, the points with their normals, of a model that predicts points",
+    "voxels": "voxels.binvox, the solid in 64 voxels along its longest side, of such a model",
     "page": "index.html, which shows all objects in 3D",
     "pages": "an index.html in each object's own folder",
     "turntable": "turntable.mp4, the object turning",
     "relight": "relight.mp4, the light going around it",
 }
 DEFAULT_OUTPUTS = ("maps", "glb", "obj", "page")
+#: The same for results of points.
+POINT_OUTPUTS = ("cloud", "glb", "stl", "page")
 MESHES = ("glb", "obj", "ply")
+SOLIDS = frozenset({"stl", "3mf"})
 VIDEO_FORMATS = ("mp4", "gif")
 
 
@@ -37,21 +43,21 @@ class Outputs:
     """What to write of each reconstruction.
 
     Args:
-        kinds: some of :data:`OUTPUTS`.
+        kinds: some of :data:`OUTPUTS`; what suits the result if None: :data:`DEFAULT_OUTPUTS` or :data:`POINT_OUTPUTS`.
         size: side of maps and videos in pixels; the model's own for maps and 256 for videos if None.
         texture: what meshes wear: ``photo``, ``model`` or ``albedo``.
         height: height of the printed solid (STL) in millimetres.
         video: ``mp4`` or ``gif``.
     """
 
-    kinds: frozenset[str] = field(default_factory=lambda: frozenset(DEFAULT_OUTPUTS))
+    kinds: frozenset[str] | None = None
     size: int | None = None
     texture: str = "photo"
     height: float = 60.0
     video: str = "mp4"
 
     def __post_init__(self) -> None:
-        for kind in sorted(self.kinds):
+        for kind in sorted(self.kinds or ()):
             if kind not in OUTPUTS:
                 raise DataError(f"there is no output '{kind}'", remedy=suggestion(kind, OUTPUTS))
         for value, known, what in ((self.texture, TEXTURES, "texture"), (self.video, VIDEO_FORMATS, "video format")):
@@ -64,10 +70,18 @@ class Outputs:
 
     def check(self) -> None:
         """Raise DataError if a package that an output needs is not installed."""
-        if "exr" in self.kinds:
+        if "exr" in (self.kinds or ()):
             from recon_toolkit.export.exr import openexr
 
             openexr("output 'exr'")
+
+    def kinds_for(self, result: Result) -> frozenset[str]:
+        """What to write of a result."""
+        return self.kinds or frozenset(POINT_OUTPUTS if result.of_points else DEFAULT_OUTPUTS)
+
+    def wants(self, kind: str) -> bool:
+        """Whether an output that all defaults have, or that was named, is to be written."""
+        return kind in (self.kinds or DEFAULT_OUTPUTS)
 
     @classmethod
     def of(cls, kinds: Iterable[str] | None) -> Outputs:
@@ -88,16 +102,20 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
         DataError: the disk cannot be written, or an output cannot be made of this model's maps.
     """
     result = result.to("cpu")
-    kinds = outputs.kinds
+    kinds = outputs.kinds_for(result)
     written: list[Path] = []
     if kinds & {"maps", "exr"}:
         sized = _sized(result, outputs)
         written += write_maps(folder, sized.found, 0) if "maps" in kinds else []
         written += _write_exr(sized, folder) if "exr" in kinds else []
-    if kinds & {*MESHES, "stl"}:
-        written += _write_meshes(result, folder, outputs)
+    if result.of_points:
+        from recon_toolkit.inference.shape_outputs import write_shapes
+
+        written += write_shapes(result, folder, kinds, outputs.height)
+    else:
+        written += _write_meshes(result, folder, kinds, outputs)
     if kinds & {"turntable", "relight"}:
-        written += _write_videos(result, folder, outputs)
+        written += _write_videos(result, folder, kinds, outputs)
     if page and kinds & {"page", "pages"}:
         from recon_toolkit.files import write_text
 
@@ -126,7 +144,12 @@ def _write_exr(result: Result, folder: Path) -> list[Path]:
     return [folder / "depth.exr"]
 
 
-def _write_meshes(result: Result, folder: Path, outputs: Outputs) -> list[Path]:
+def _write_meshes(result: Result, folder: Path, kinds: Set[str], outputs: Outputs) -> list[Path]:
+    if kinds & {"cloud", "voxels"}:
+        wrong = next(kind for kind in ("cloud", "voxels") if kind in kinds)
+        raise DataError(f"the output '{wrong}' is of points, which the model does not predict", remedy="leave it out")
+    if not kinds & {*MESHES, *SOLIDS}:
+        return []
     from recon_toolkit.export.mesh_files import write_mesh
     from recon_toolkit.export.solid import solid
 
@@ -134,10 +157,16 @@ def _write_meshes(result: Result, folder: Path, outputs: Outputs) -> list[Path]:
     surface = result.mesh()
     texture = result.texture(outputs.texture)
     for suffix in MESHES:
-        if suffix in outputs.kinds:
+        if suffix in kinds:
             written += write_mesh(folder / f"mesh.{suffix}", surface, texture)
-    if "stl" in outputs.kinds:
-        written += write_mesh(folder / "mesh.stl", solid(surface, height=outputs.height), None)
+    closed = solid(surface, height=outputs.height) if kinds & SOLIDS else None
+    if closed is not None and "stl" in kinds:
+        written += write_mesh(folder / "mesh.stl", closed, None)
+    if closed is not None and "3mf" in kinds:
+        from recon_toolkit.shapes.files import write_shape
+        from recon_toolkit.shapes.forms import Mesh
+
+        written += [write_shape(folder / "mesh.3mf", Mesh(closed.vertices, closed.faces))]
     return written
 
 
@@ -150,17 +179,17 @@ def _albedo(result: Result) -> Tensor:
     return albedo_from_photo(result.photo_texture, result.found)
 
 
-def _write_videos(result: Result, folder: Path, outputs: Outputs) -> Sequence[Path]:
+def _write_videos(result: Result, folder: Path, kinds: Set[str], outputs: Outputs) -> Sequence[Path]:
     from recon_toolkit.export.turntable import relighting, turntable
     from recon_toolkit.export.video import write_video
 
     size = outputs.size or 256
     written = []
-    if "turntable" in outputs.kinds:
+    if "turntable" in kinds:
         path = folder / f"turntable.{outputs.video}"
         write_video(path, turntable(result.found, result.camera, result.texture(outputs.texture), size=size))
         written.append(path)
-    if "relight" in outputs.kinds and result.light is not None:
+    if "relight" in kinds and result.light is not None:
         path = folder / f"relight.{outputs.video}"
         write_video(path, relighting(result.found, result.camera, _albedo(result), size=size))
         written.append(path)
