@@ -129,12 +129,35 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for n in range(2):
             relief = np.where(made.mask[n], made.depth[n], 1.1) ** change
             np.save(folder / name / f"face_{n}.npy", relief)
+    for number in range(3):
+        write_chair(folder / "chairs" / f"chair{number}.obj", number)
+    save(folder / "chair.png", chair_picture())
     torch.manual_seed(0)
     write_checkpoint(folder / "checkpoint030.pth", networks(8))
     write_checkpoint(folder / "checkpoint010.pth", networks(8, lemul=True))
     write_vgg16(folder / "vgg16.pth")
     write_vgg16(folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth")
     return folder
+
+
+def write_chair(path: Path, number: int) -> None:
+    """A procedural chair as an OBJ file, y up as that format has it."""
+    from recon_object_views.categories import instance
+
+    mesh = instance("chair", "test", number)
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"v {x} {z} {-y}" for x, y, z in mesh.vertices] + [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in mesh.faces]
+    path.write_text("\n".join(lines))
+
+
+def chair_picture() -> np.ndarray:
+    """A picture (200, 240, 3) of a chair on a white background."""
+    from recon_object_views.procedural import ProceduralObjects
+
+    made = ProceduralObjects(images=1, depth_size=8, novel_views=1, points=1).generate(0, "test", 128)
+    picture = np.full((200, 240, 3), 255, np.uint8)
+    picture[30:158, 60:188] = made["image"][0].transpose(1, 2, 0)
+    return picture
 
 
 def write_vgg16(path: Path) -> None:
@@ -249,11 +272,19 @@ def tiny(arguments: list[str]) -> list[str]:
     except ReconError:  # the command is to fail
         return arguments
     before = ["image_size=32"]
+    if pipeline.dataset.name == "procedural-objects":
+        before += ["dataset.count=4", "dataset.validation=1", "dataset.test=1", "dataset.images=2"]
     if pipeline.dataset.name == "synthetic-faces":
         before += ["dataset.count=12", "dataset.validation=4", "dataset.test=4"]
     after: list[str] = []
     if arguments[0] == "run":
-        before += [f"encoders.{role}.width=4" for role in pipeline.encoders]
+        before += [
+            f"encoders.{role}.width=4" for role, part in pipeline.encoders.items() if part.name != "structure-generator"
+        ]
+        for role, part in pipeline.encoders.items():
+            if part.name == "structure-generator":
+                narrow = "hidden=[16]", "latent=8", "decoder_hidden=[16]", "decoder_start=8", "decoder_channels=[8]"
+                before += [f"encoders.{role}.{option}" for option in (*narrow, "encoder_channels=[8,8,8,8]")]
         before += ["model.convex_start_steps=1"] if pipeline.model.options.get("convex_start_steps") else []
         after = ["steps=2", "batch_size=2", "log_every=1", "validate_every=null", "precision=fp32", "accelerator=cpu"]
     position = 2 if arguments[0] == "data" else 1
@@ -320,12 +351,14 @@ def test_plugins_are_as_short_as_promised() -> None:
     assert "my_edges.py" in named and "my_renderer.py" in named
 
 
-def options_of(command: Any, name: str = "recon") -> Iterator[tuple[str, set[str]]]:
+def options_of(command: Any, name: str = "recon", parent: Any = None) -> Iterator[tuple[str, set[str]]]:
     """(command, its options) for a command and those below it."""
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     yield name, options | {"--help", "-h"}
-    for child, below in getattr(command, "commands", {}).items():
-        yield from options_of(below, f"{name} {child}")
+    if hasattr(command, "list_commands"):
+        context = typer.Context(command, info_name=name.rpartition(" ")[2], parent=parent)
+        for child in command.list_commands(context):
+            yield from options_of(command.get_command(context, child), f"{name} {child}", context)
 
 
 def test_every_option_that_is_named_exists() -> None:
@@ -395,8 +428,8 @@ def test_every_key_and_option_is_in_the_reference() -> None:
     wanted = {f"evaluation.{name}" for name in EvaluationConfig.model_fields}
     wanted |= {*LossTermConfig.model_fields, *TrainingConfig.model_fields}
     wanted |= {*Pipeline.model_fields} - {"camera", "training", "evaluation"} | {"extends", "camera.fov"}
-    # Detectors and importers are no part of a pipeline; their options are on pages of their own.
-    parts = [entry for entry in host.registry.all() if entry.kind not in ("detector", "importer")]
+    # Detectors, importers and commands are no part of a pipeline; their options are on pages of their own.
+    parts = [entry for entry in host.registry.all() if entry.kind not in ("detector", "importer", "command")]
     wanted |= {option for entry in parts if entry.provider in own for option in signature_of(entry).names}
     assert not {name for name in wanted if f"`{name}`" not in reference}
 
