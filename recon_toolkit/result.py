@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from recon_toolkit.export.mesh import TexturedMesh
     from recon_toolkit.export.viewer import Scene
+    from recon_toolkit.shapes.clouds import CleanCloud
     from recon_toolkit.shapes.forms import Cloud, Mesh
 
 #: What the texture of a mesh is made of.
@@ -131,26 +132,28 @@ class Result:
         return self.found.points is not None and self.found.depth is None and self.found.canonical_depth is None
 
     @cached_property
+    def _clean(self) -> CleanCloud:
+        from recon_toolkit.shapes.clouds import CleanCloud
+
+        return CleanCloud.of(_numbers(self.points))
+
+    @property
     def cloud(self) -> Cloud:
         """The points without outliers and with outward normals.
 
         Raises:
-            DataError: the model predicts no points, or too few of them belong to the object.
+            DataError: the model predicts no points, too few of them belong to the object, or they lie on a plane.
         """
-        from recon_toolkit.shapes.clouds import cleaned
+        return self._clean.cloud
 
-        return cleaned(_numbers(self.points))
-
-    @cached_property
+    @property
     def closed(self) -> Mesh:
         """The solid that the points are the surface of: watertight and manifold, in the object's frame, z up.
 
         Raises:
-            DataError: as for :attr:`cloud`, or the points lie on a plane.
+            DataError: as for :attr:`cloud`.
         """
-        from recon_toolkit.shapes.solidify import solid_of
-
-        return solid_of(self.cloud.points)
+        return self._clean.mesh
 
     def to(self, device: torch.device | str) -> Result:
         """The same with all tensors on ``device``; itself where they are there."""

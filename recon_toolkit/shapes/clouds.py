@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recon_toolkit.shapes.forms import Cloud
+from recon_toolkit.shapes.contour import contour
+from recon_toolkit.shapes.field import SolidField, solid_field
+from recon_toolkit.shapes.forms import Cloud, Mesh
 from recon_toolkit.shapes.normals import normals_of
 from recon_toolkit.shapes.outliers import without_outliers
 
 
-def cleaned(points: ArrayLike) -> Cloud:
-    """Points (N, 3) without outliers and with outward normals.
+@dataclass(frozen=True, eq=False)
+class CleanCloud:
+    """A cloud without outliers and with outward normals, and the solid that it encloses.
 
-    Raises:
-        DataError: there are too few of them.
+    Attributes:
+        cloud: the points.
+        field: the solid as a field, which normals and mesh are read off.
     """
-    places = np.asarray(points, dtype=np.float64)
-    kept = places[without_outliers(places)]
-    return Cloud(kept, normals_of(kept))
+
+    cloud: Cloud
+    field: SolidField
+
+    @classmethod
+    def of(cls, points: ArrayLike) -> CleanCloud:
+        """From points (N, 3) as a model gives them.
+
+        Raises:
+            DataError: there are too few of them, or they lie on a plane.
+        """
+        places = np.asarray(points, dtype=np.float64)
+        kept = places[without_outliers(places)]
+        field = solid_field(kept)
+        return cls(Cloud(kept, normals_of(kept, field=field)), field)
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The closed surface: watertight, outward, manifold; see :func:`~recon_toolkit.shapes.solidify.solid_of`."""
+        return contour(self.field.values, self.field.origin, self.field.pitch)

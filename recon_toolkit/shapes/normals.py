@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.shapes.field import solid_field
+from recon_toolkit.shapes.field import SolidField, solid_field
 from recon_toolkit.shapes.forms import Cloud, Floats
 
 #: How far to either side of a point, in pitches of the field, it is asked where the inside is.
@@ -15,7 +15,9 @@ _STEP = 1.5
 _FEWEST = 5
 
 
-def normals_of(points: ArrayLike, *, neighbours: int = 16, resolution: int = 128) -> Floats:
+def normals_of(
+    points: ArrayLike, *, neighbours: int = 16, resolution: int = 128, field: SolidField | None = None
+) -> Floats:
     """Unit normals of points on the surface of a solid, outward.
 
     The direction is that in which a point and its nearest neighbours spread least (Hoppe et al. 1992, section 3.2).
@@ -28,6 +30,7 @@ def normals_of(points: ArrayLike, *, neighbours: int = 16, resolution: int = 128
         points: (N, 3), at least 100 different ones.
         neighbours: points that a normal is fitted to, besides its own; 2 or more.
         resolution: of the field, nodes along the longest side.
+        field: of these points, where there is one already.
 
     Returns:
         (N, 3).
@@ -43,7 +46,7 @@ def normals_of(points: ArrayLike, *, neighbours: int = 16, resolution: int = 128
     places = Cloud(np.asarray(points)).points
     if len(places) <= neighbours:
         raise DataError(f"{len(places)} points are too few for {neighbours} neighbours", remedy="use a denser cloud")
-    field = solid_field(places, resolution=resolution)
+    field = solid_field(places, resolution=resolution) if field is None else field
     _, nearest = cKDTree(places).query(places, k=neighbours + 1, workers=-1)
     # The far side of a thin part is near, but the solid falls off the other way there.
     steps = field.pitch * np.eye(3)

@@ -10,6 +10,8 @@ from importlib.resources import files
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
+from torch import Tensor
+
 from recon_toolkit.export.viewer.payload import data_address, picture_address, scene_json
 from recon_toolkit.export.viewer.scene import ViewerScene
 from recon_toolkit.export.viewer.shape_payload import shape_json, share, shown_shape
@@ -99,6 +101,15 @@ def _asset(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
+def _figure(name: str, caption: str, image: Tensor, wide: bool) -> str:
+    kind = ' class="rv-wide"' if wide else ""
+    described = html.escape(f"{caption} of {name}")
+    return (
+        f'<figure{kind}><img src="{picture_address(image)}" alt="{described}" width="{image.shape[-1]}" '
+        f'height="{image.shape[-2]}"><figcaption>{html.escape(caption)}</figcaption></figure>'
+    )
+
+
 def _result(scene: Scene, most: int) -> str:
     shown, facts = {"Input": scene.input}, list(scene.facts)
     if isinstance(scene, ViewerScene):
@@ -109,12 +120,9 @@ def _result(scene: Scene, most: int) -> str:
         shape = shown_shape(scene, most)
         facts += shape.facts
         data = shape_json(scene.name, shape)
+    wide = set(shown)  # the photograph and what was made of it; maps are smaller beside the stage
     shown |= scene.maps
-    figures = "".join(
-        f'<figure><img src="{picture_address(image)}" alt="{html.escape(f"{caption} of {scene.name}")}" '
-        f'width="{image.shape[-1]}" height="{image.shape[-2]}"><figcaption>{html.escape(caption)}</figcaption></figure>'
-        for caption, image in shown.items()
-    )
+    figures = "".join(_figure(scene.name, caption, image, caption in wide) for caption, image in shown.items())
     return (
         f'<article class="rv-result" data-name="{html.escape(scene.name)}">\n'
         f'<div class="rv-pictures">{figures}</div>\n'
