@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.mesh import TexturedMesh, scaled
+from recon_toolkit.shapes.pieces import pieces
 
 Faces = NDArray[np.int64]
 
@@ -76,13 +77,13 @@ def _main_piece(mesh: TexturedMesh) -> TexturedMesh:
     if (same[1:] & same[:-1]).any():
         raise DataError("an edge of the mesh has more than two faces", remedy="close the surface of a depth map")
     one, other = order[:-1][same], order[1:][same]
-    labels = _components(one // 3, other // 3, len(faces))
+    labels = pieces(one // 3, other // 3, len(faces))
     area = np.linalg.norm(_cross(mesh.vertices, faces), axis=1)
     main = labels == np.bincount(labels, weights=area).argmax()
     # Corners are one vertex where an edge of two faces joins them: an edge's start is its partner's end.
     following = np.arange(faces.size).reshape(-1, 3)[:, (1, 2, 0)].reshape(-1)
     joined = np.concatenate((one, following[one])), np.concatenate((following[other], other))
-    corners = _components(*joined, faces.size).reshape(-1, 3)[main]
+    corners = pieces(*joined, faces.size).reshape(-1, 3)[main]
     kept, index = np.unique(corners, return_inverse=True)
     source = np.empty(len(kept), dtype=np.int64)
     source[index.reshape(-1)] = faces[main].reshape(-1)
@@ -107,15 +108,6 @@ def _apart(vertices: NDArray[np.float64], faces: Faces, touching: NDArray[np.boo
     moved = vertices.copy()
     moved[touching] += 0.05 * (sums[touching] / counts[touching, None] - vertices[touching])
     return moved
-
-
-def _components(one: Faces, other: Faces, size: int) -> Faces:
-    """The number of the piece that each of ``size`` things belongs to, where ``one`` and ``other`` hang together."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(size, size))
-    return np.asarray(connected_components(links, directed=False)[1])
 
 
 def _rim(faces: Faces) -> Faces:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_toolkit.shapes.forms import Mesh
+from recon_toolkit.shapes.pieces import pieces
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def check_printable(mesh: Mesh) -> Printability:
     _, counts = np.unique(low * size + high, return_counts=True)
     _, directed = np.unique(start * size + end, return_counts=True)
     one, other = order[:-1][same], order[1:][same]
-    pieces = _components(one // 3, other // 3, len(faces))
+    parts = int(pieces(one // 3, other // 3, len(faces)).max(initial=-1)) + 1
     fans = _fans(faces, one, other)
     doubled = int(fans - len(np.unique(faces)))
     open_edges, crowded, against = int((counts == 1).sum()), int((counts > 2).sum()), int((directed > 1).sum())
@@ -82,7 +83,7 @@ def check_printable(mesh: Mesh) -> Printability:
         degenerate_faces=degenerate,
         volume=volume,
         extent=(x, y, z),
-        pieces=pieces,
+        pieces=parts,
         problems=tuple(problems),
     )
 
@@ -94,7 +95,8 @@ def _fans(faces: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.in
     opposed = flat[one] != flat[other]  # as where both faces look to one side
     first = np.where(opposed, following[other], other)
     second = np.where(opposed, other, following[other])
-    return _components(np.concatenate((one, following[one])), np.concatenate((first, second)), faces.size)
+    joined = pieces(np.concatenate((one, following[one])), np.concatenate((first, second)), faces.size)
+    return int(joined.max(initial=-1)) + 1
 
 
 def _degenerate(mesh: Mesh) -> NDArray[np.bool_]:
@@ -105,14 +107,6 @@ def _degenerate(mesh: Mesh) -> NDArray[np.bool_]:
     # Lower than what 64-bit numbers tell apart reliably at this size.
     flat = np.linalg.norm(np.cross(sides[0], sides[2]), axis=1) <= 1e-10 * np.linalg.norm(high - low) * longest
     return np.asarray(flat | (mesh.faces == np.roll(mesh.faces, 1, axis=1)).any(axis=1))
-
-
-def _components(one: NDArray[np.int64], other: NDArray[np.int64], size: int) -> int:
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    links = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(size, size))
-    return int(connected_components(links, directed=False)[0])
 
 
 def _number(count: int, noun: str) -> str:
