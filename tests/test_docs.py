@@ -263,7 +263,7 @@ def tiny(arguments: list[str]) -> list[str]:
     """A command with settings that make its work small; those of the reader still hold, but for the length."""
     if arguments[0] == "bench" and len(arguments) > 1:
         return [*arguments, *TINY_TABLE] if "--report" not in arguments else arguments
-    if arguments[0] not in ("run", "data") or "--dataset" in arguments or arguments[:2] == ["data", "list"]:
+    if arguments[0] not in ("run", "data") or "--dataset" in arguments or "--pipeline" not in arguments:
         return arguments
     given = dict(pairwise(arguments))
     plugins = [Path(value) for key, value in pairwise(arguments) if key == "--plugin"]
