@@ -227,7 +227,7 @@ def _baselines(manifest: Manifest, base: Sequence[_Run]) -> list[RowReport]:
         for metric in manifest.metrics:
             column = f"{name}_{metric}"
             having = [table.rename(columns={column: "value"}) for table in tables if column in table]
-            score = _baseline_score(having, f"{known[metric].ratio_to}_{metric}")
+            score = _baseline_score(having, known[metric])
             if score is not None:
                 scores[metric] = score
         published = manifest.published.get(name, {})
@@ -236,16 +236,17 @@ def _baselines(manifest: Manifest, base: Sequence[_Run]) -> list[RowReport]:
     return rows
 
 
-def _baseline_score(tables: Sequence[pd.DataFrame], to: str) -> Score | None:
+def _baseline_score(tables: Sequence[pd.DataFrame], metric: Metric) -> Score | None:
     columns = [values for values in (_finite(table["value"]) for table in tables) if len(values)]
     if not columns:
         return None
-    constants = [_finite(table[to if to in table else "value"]) for table in tables]
+    base = f"{metric.ratio_to}_{metric.name}"  # where it is this one, its column is called "value" here
+    constants = [_finite(table[base if base in table else "value"]) for table in tables]
     mean = float(np.mean([values.mean() for values in columns]))
     return Score(
         mean=mean,
         std=float(np.mean([values.std() for values in columns])),
-        ratio=mean / float(np.mean([values.mean() for values in constants])),
+        ratio=mean / float(np.mean([values.mean() for values in constants])) if metric.ratio_to else None,
     )
 
 

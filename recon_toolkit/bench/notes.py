@@ -44,8 +44,11 @@ def _reading(report: TableReport) -> str:
     sentences = ["± after a score is the standard deviation over images."]
     if any(score.seed_std is not None for score in scores):
         sentences.append("“seeds ±” is the standard deviation of the mean score over trainings with other seeds.")
-    if any(score.ratio is not None for score in scores):
-        sentences.append("“× constant” is the score over that of constant depth on the same images.")
+    found = {name for row in report.rows for name, score in row.scores.items() if score.ratio is not None}
+    for base in dict.fromkeys(report.definitions[name].ratio_to for name in report.metrics if name in found):
+        label = report.labels[base or ""]
+        short = label.removesuffix(" depth")
+        sentences.append(f"“× {short}” is the score over that of {label} on the same images.")
     differences = [score.difference for score in scores if score.difference is not None]
     if differences:
         sentences.append("n.s.: the 95 % interval of the paired difference holds zero.")
