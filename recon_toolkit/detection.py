@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
@@ -42,6 +42,7 @@ class Detection:
         width, height: the box's size, above 0.
         score: how sure the detector is; higher is surer, comparable within one detector only.
         label: what it is, e.g. ``human`` or ``cat``.
+        mask: (H, W) bool, where in the image it is; None where the detector does not say.
     """
 
     x: float
@@ -50,6 +51,7 @@ class Detection:
     height: float
     score: float
     label: str
+    mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -62,7 +64,8 @@ class Detector(Protocol):
 
     One detector may be called from several threads at once, so whatever a call changes must be its own or locked. Its
     class may have attributes: ``finds``, what to call an object that it finds, ``face`` for example; ``margin`` and
-    ``down``, how :func:`crop_box` frames it.
+    ``down``, how :func:`crop_box` frames it; ``backdrop``, the colour (red, green, blue; 0 to 255) that
+    replaces all that is not in a detection's mask.
     """
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
@@ -172,6 +175,7 @@ class _Checked:
         own: Detector = part.target if self._built is None else self._built
         self.finds, framing = found_noun(own), framing_of(own)
         self.margin, self.down = framing.get("margin"), framing.get("down")
+        self.backdrop = getattr(own, "backdrop", None)
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
         with blamed(self._who):

@@ -307,4 +307,11 @@ def _numbers(points: Tensor | None) -> NDArray[np.float64]:
         raise DataError("the model predicts no points", remedy="use one that does")
     if not len(points):
         raise DataError("the model sees no object here", remedy="check that it fills the picture")
-    return np.asarray(points.detach().cpu().numpy(), dtype=np.float64)
+    places = np.asarray(points.detach().cpu().numpy(), dtype=np.float64)
+    inside = (np.abs(places) <= 1).all(axis=1)
+    if inside.mean() < 0.9:
+        raise DataError(
+            f"{(~inside).mean():.0%} of the points lie far outside of the object's frame: the model has hardly learnt",
+            remedy="train it for longer, and look at the scores of its run",
+        )
+    return places

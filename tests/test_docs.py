@@ -263,6 +263,8 @@ def tiny(arguments: list[str]) -> list[str]:
     """A command with settings that make its work small; those of the reader still hold, but for the length."""
     if arguments[0] == "bench" and len(arguments) > 1:
         return [*arguments, *TINY_TABLE] if "--report" not in arguments else arguments
+    if arguments[:2] == ["data", "render-views"]:
+        return [*arguments, "--depth-size", "32", "--views", "4", "--points", "2000"]
     if arguments[0] not in ("run", "data") or "--dataset" in arguments or "--pipeline" not in arguments:
         return arguments
     given = dict(pairwise(arguments))
@@ -285,6 +287,7 @@ def tiny(arguments: list[str]) -> list[str]:
             if part.name == "structure-generator":
                 narrow = "hidden=[16]", "latent=8", "decoder_hidden=[16]", "decoder_start=8", "decoder_channels=[8]"
                 before += [f"encoders.{role}.{option}" for option in (*narrow, "encoder_channels=[8,8,8,8]")]
+                before += [f"encoders.{role}.output_size=32"] if pipeline.dataset.name == "shapenet-renders" else []
         before += ["model.convex_start_steps=1"] if pipeline.model.options.get("convex_start_steps") else []
         after = ["steps=2", "batch_size=2", "log_every=1", "validate_every=null", "precision=fp32", "accelerator=cpu"]
     position = 2 if arguments[0] == "data" else 1

@@ -1,6 +1,7 @@
 """Clouds from one image, all the way: training, scores, page, reconstruction to printable files, a table."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,13 @@ import torch
 import trimesh
 from PIL import Image
 
+from recon_toolkit import Camera, Reconstruction
 from recon_toolkit.bench.make import make_table, plan_table
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.data.context import DataContext
-from recon_toolkit.errors import CheckpointError, ConfigError
+from recon_toolkit.errors import CheckpointError, ConfigError, DataError
 from recon_toolkit.plugins import load_plugins
+from recon_toolkit.result import Result
 from recon_toolkit.training.checkpoint import load_checkpoint
 from recon_toolkit.training.run import run_pipeline
 from recon_toolkit.training.run_data import open_splits
@@ -71,7 +74,7 @@ def test_a_run_is_scored_by_what_its_model_brings_along(run):
     assert list(frame.group) == ["chair", "chair", "mug", "mug"] * 2 and "mean-shape_to_truth" in frame
     assert frame.chamfer.mean() == pytest.approx(scores.values["chamfer"].mean, rel=1e-12)  # written to the last digit
     page = (out / "index.html").read_text()
-    assert "nearest training image" in page and "Chamfer" in page and "mug (4 images)" in page
+    assert "nearest training image" in page and "Chamfer" in page and "mug, 4 images" in page
     assert (out / "objects.html").is_file() and (out / "contact_sheet.png").is_file()
 
 
@@ -110,6 +113,24 @@ def test_all_outputs_of_points_can_be_named(run, photos, recon, tmp_path):
     assert voxels.filled_count > 50
 
 
+def test_an_objects_page_offers_all_of_its_files(run, photos, recon, tmp_path):
+    out = tmp_path / "offered"
+    code, _, err = recon("reconstruct", "--run", run[0], "--out", out, "--write", "cloud,glb,stl,3mf,voxels,page",
+                         photos / "chair.png")  # fmt: skip
+    assert code == 0, err
+    offered = re.findall(r'href="(chair/[^"]+)" download', (out / "index.html").read_text())
+    assert sorted(offered) == [f"chair/{name}" for name in
+                               ("cloud.ply", "mesh.3mf", "mesh.glb", "mesh.stl", "voxels.binvox")]  # fmt: skip
+    assert all((out / name).is_file() for name in offered)
+
+
+def test_a_model_that_has_not_learnt_is_told_from_one_that_has():
+    found = Reconstruction(image=torch.zeros(1, 3, 8, 8), points=1e4 * torch.randn(1, 500, 3))
+    result = Result(found, Camera(10), torch.zeros(3, 8, 8), "far")
+    with pytest.raises(DataError, match="has hardly learnt"):
+        _ = result.cloud
+
+
 @pytest.mark.parametrize("kind", ["exr", "turntable"])
 def test_outputs_that_need_depth_are_refused_with_a_reason(run, photos, recon, tmp_path, kind):
     code, _, err = recon("reconstruct", "--run", run[0], "--out", tmp_path / "x", "--write", kind, photos / "mug.png")
@@ -129,7 +150,7 @@ def test_a_picture_without_a_plain_background_is_named_and_the_rest_goes_on(run,
     Image.fromarray(noise).save(tmp_path / "noise.png")
     code, _, err = recon("reconstruct", "--run", run[0], "--out", tmp_path / "x", tmp_path / "noise.png",
                          photos / "mug.png")  # fmt: skip
-    assert code == 3 and "noise.png" in err and "no object was found" in err
+    assert code == 3 and "noise.png" in err and "the background is not plain" in err
 
 
 def test_the_second_stage_starts_from_the_first(tiny, run, tmp_path):

@@ -1,6 +1,7 @@
 """Scores of clouds beside their baselines, against slow references and cases where the answer is known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from recon_point_cloud.sheet import SHEET
 
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.detection import crop_box, framing_of
+from recon_toolkit.errors import DataError
 from recon_toolkit.evaluation.clouds import cloud_metrics
 from recon_toolkit.geometry.orthographic import camera_rotation, fixed_views, to_object, to_picture
+from recon_toolkit.inference.pictures import Finder, Source
 
 FIELDS = ("image", *SHEET.fields)
 
@@ -129,9 +132,30 @@ def test_an_object_on_a_plain_background_is_found_and_framed(colour):
 
 
 def test_nothing_is_found_where_there_is_no_object_or_no_plain_background():
-    assert PlainBackground()(np.full((64, 64, 3), 255, dtype=np.uint8)) == []
-    assert PlainBackground()(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)) == []
-    assert PlainBackground()(np.zeros((1, 1, 3), dtype=np.uint8)) == []
+    for picture, said in (
+        (np.full((64, 64, 3), 255), "nothing stands before"),
+        (np.random.default_rng(0).integers(0, 256, (64, 64, 3)), "the background is not plain"),
+        (np.zeros((1, 1, 3)), "only 1 × 1 pixels"),
+    ):
+        with pytest.raises(DataError, match=said):
+            PlainBackground()(picture.astype(np.uint8))
+
+
+@pytest.mark.parametrize("corner", [(90, 120), (160, 150)])
+def test_an_object_is_put_before_white_wherever_it_is(corner):
+    """On blue, also where the crop reaches beyond the picture: what the model sees is the object and white."""
+    picture = np.full((300, 400, 3), (40, 60, 200), dtype=np.uint8)
+    top, left = corner
+    picture[top : top + 140, left : left + 100] = (150, 80, 30)
+    (crop,) = Finder(64, PlainBackground()).crops(picture, Source(Path("a.png"), "a"))
+    side = 1.446 * 120
+    rows, columns = 140 / side * 64, 100 / side * 64
+    white = (crop.pixels == 255).all(axis=2)
+    brown = (np.abs(crop.pixels.astype(int) - (150, 80, 30)) <= 2).all(axis=2)
+    # The outermost pixels of the object are mixed with white.
+    assert (rows - 2) * (columns - 2) <= brown.sum() <= rows * columns
+    assert white.sum() >= 64 * 64 - (rows + 4) * (columns + 4)
+    assert not (crop.pixels[..., 2].astype(int) > crop.pixels[..., 0].astype(int) + 2).any()  # no blue is left
 
 
 def test_the_framing_is_that_of_the_pictures_to_learn_from(objects):

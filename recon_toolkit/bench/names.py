@@ -31,7 +31,28 @@ def command_problems(
 
 
 def name_problems(tree: Entry, config: TableConfig, base: str, models: Sequence[Any]) -> Iterator[ReconError]:
-    """Metrics, baselines and rows that are named but not there."""
+    """Metrics, baselines and rows that are named but not there.
+
+    Args:
+        tree, config: the table.
+        base: the row that others are compared with.
+        models: of the rows, which may bring metrics and baselines.
+    """
+    yield from _score_problems(tree, config, models)
+    for name in config.prepare.keys() & config.rows.keys():
+        text = f"a row and a preparation are both called '{name}'"
+        yield Problem(text, tree, ("prepare", name), remedy="rename one")
+    if base not in config.rows:
+        yield Problem(f"there is no row '{base}'", tree, ("base",), remedy=suggestion(base, config.rows))
+    for row, entry in tree.mapping["rows"].mapping.items():
+        against = entry.mapping.get("against")
+        if against is not None and against.value not in config.rows:
+            text = f"row '{row}': there is no row '{against.value}' to compare with"
+            remedy = suggestion(str(against.value), config.rows)
+            yield Problem(text, tree, ("rows", row, "against"), remedy=remedy)
+
+
+def _score_problems(tree: Entry, config: TableConfig, models: Sequence[Any]) -> Iterator[ReconError]:
     metrics, baselines = known_metrics(models), known_baselines(models)
     for number, name in enumerate(config.metrics):
         if name not in metrics:
@@ -47,18 +68,8 @@ def name_problems(tree: Entry, config: TableConfig, base: str, models: Sequence[
         for name in figures.keys() - metrics.keys():
             text, remedy = f"there is no metric '{name}'", suggestion(name, metrics)
             yield Problem(text, tree, ("published", baseline, name), remedy=remedy)
-    for name in config.prepare.keys() & config.rows.keys():
-        text = f"a row and a preparation are both called '{name}'"
-        yield Problem(text, tree, ("prepare", name), remedy="rename one")
-    if base not in config.rows:
-        yield Problem(f"there is no row '{base}'", tree, ("base",), remedy=suggestion(base, config.rows))
     for row, entry in tree.mapping["rows"].mapping.items():
         published = entry.mapping.get("published")
         for name in (published.mapping.keys() if published is not None else set()) - metrics.keys():
             text, remedy = f"row '{row}': there is no metric '{name}'", suggestion(name, metrics)
             yield Problem(text, tree, ("rows", row, "published", name), remedy=remedy)
-        against = entry.mapping.get("against")
-        if against is not None and against.value not in config.rows:
-            text = f"row '{row}': there is no row '{against.value}' to compare with"
-            remedy = suggestion(str(against.value), config.rows)
-            yield Problem(text, tree, ("rows", row, "against"), remedy=remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def load_plan(
     base = config.base or next(iter(config.rows))
     problems = [
         *reader.problems,
-        *name_problems(tree, config, base, _models(found_rows)),
+        *name_problems(tree, config, base, _models(found_rows) or _all_models(host)),
         *command_problems(config, rows, seeds, overrides),
     ]
     if problems:
@@ -182,6 +183,16 @@ def _known_keys(keys: Sequence[str | int]) -> Sequence[str]:
     if len(keys) > 1 and keys[0] in sections:
         return list(sections[str(keys[0])].model_fields)
     return list(TableConfig.model_fields)
+
+
+def _all_models(host: PluginHost) -> list[Any]:
+    """The classes of all models there are: what is judged by where no row could be resolved."""
+    found = []
+    for entry in host.registry.all():
+        if entry.kind == "model":
+            with contextlib.suppress(Exception):  # one that cannot be loaded brings no metric
+                found.append(entry.component.load())
+    return found
 
 
 def _models(rows: Sequence[PlannedRow]) -> list[Any]:

@@ -75,7 +75,7 @@ def convert(
     voxels: Annotated[int, typer.Option("--voxels", min=1, max=1024, help="Voxels along the longest side.")] = 64,
     points: Annotated[int, typer.Option("--points", min=1, help="Points drawn from a surface.")] = 100_000,
     keep_outliers: Annotated[
-        bool, typer.Option("--keep-outliers", help="Make solids of clouds without leaving points out.")
+        bool, typer.Option("--keep-outliers", help="Make solids of clouds without leaving stray points out.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the points drawn.")] = 0,
 ) -> None:
@@ -83,7 +83,7 @@ def convert(
 
     The suffix says the form: .ply .npy .npz .xyz .txt hold clouds, .ply .obj .off .stl .glb .3mf meshes, .binvox
     .npy voxels. A cloud becomes the watertight solid that it encloses, without normals; a mesh or voxels become a
-    cloud with normals. z is up; GLB has y up and is turned. A mesh that a slicer would not take is named with what
+    cloud with normals. z is up, but in GLB, OBJ and OFF y. A mesh that a slicer would not take is named with what
     is wrong.
 
     With --to, every file is an input. One that cannot be converted is named and the rest goes on: the exit code is
@@ -148,7 +148,7 @@ def _check(jobs: list[_Job], form: str | None) -> None:
         for target in job.targets:
             place = target.resolve()
             held = forms_of(target)
-            if form is not None and len(held) > 1 and form not in held:
+            if form is not None and form not in held:
                 raise DataError(f"{target.suffix} holds {' or '.join(held)}, not {form}", where=str(target))
             if place in inputs:
                 raise DataError("an input would be written over", where=str(target), remedy="choose another name")

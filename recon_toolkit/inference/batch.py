@@ -271,6 +271,20 @@ def _batches(found: Iterable[Crop | Failed], size: int) -> Iterator[tuple[list[C
         yield crops, broken
 
 
+def _offered(result: Result, outputs: Outputs) -> dict[str, str]:
+    """The files of a result that its page offers: what they are called there, and where they lie."""
+    name, kinds = Path(result.name).name, outputs.kinds_for(result)
+    found = {f"{name}.{kind}": f"{result.name}/mesh.{kind}" for kind in _OFFERED if kind in kinds}
+    if result.of_points:
+        others = {
+            "cloud": ("-cloud.ply", "cloud.ply"),
+            "obj": (".obj", "mesh.obj"),
+            "voxels": (".binvox", "voxels.binvox"),
+        }
+        found |= {f"{name}{end}": f"{result.name}/{file}" for kind, (end, file) in others.items() if kind in kinds}
+    return found
+
+
 def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path | None:
     """One page over the first results, with links to their meshes; a single result's page holds its mesh."""
     from recon_toolkit.export.viewer import viewer_document
@@ -278,11 +292,9 @@ def _write_page(out: Path, written: _Written, outputs: Outputs) -> Path | None:
     shown, count = written.shown[:PAGE_OBJECTS], len(written.done)
     scenes = []
     for result in shown:
-        files = {f"{Path(result.name).name}.{kind}": f"{result.name}/mesh.{kind}" for kind in _OFFERED}
-        kinds = outputs.kinds_for(result)
-        offered = {name: path for name, path in files.items() if name.rpartition(".")[2] in kinds}
+        offered = _offered(result, outputs)
         try:
-            scenes.append(result.scene_with_mesh() if count == 1 else result.scene(offered))
+            scenes.append(result.scene_with_mesh() if count == 1 and not result.of_points else result.scene(offered))
         except DataError:  # an object that the model has lost is nothing to turn
             continue
     if not scenes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -104,7 +105,13 @@ class Finder:
         for number, detection in enumerate(found, start=1):
             box = crop_box(detection, **framing_of(self.detector))
             name = source.folder if len(found) == 1 else f"{source.folder}-{self.noun}{number}"
-            crops.append(self._cut(picture, box, source, name, (box.x, box.y, box.width, box.height)))
+            place = (box.x, box.y, box.width, box.height)
+            backdrop = getattr(self.detector, "backdrop", None)
+            if backdrop is None or detection.mask is None:
+                crops.append(self._cut(picture, box, source, name, place))
+            else:
+                alone, moved = _alone(image, detection.mask, backdrop, box)
+                crops.append(self._cut(alone, moved, source, name, place))
         return crops
 
     def _cut(
@@ -114,6 +121,20 @@ class Finder:
         photo = cut(picture, box, side, source.path)
         pixels = photo if side == self.size else cut(picture, box, self.size, source.path)
         return Crop(source, name, np.asarray(pixels), np.asarray(photo), place)
+
+
+def _alone(
+    image: NDArray[np.uint8], mask: NDArray[np.bool_], backdrop: tuple[int, int, int], box: Box
+) -> tuple[Image.Image, Box]:
+    """An object before a backdrop, which also fills what the box has beyond the picture; and the box in that."""
+    painted = np.where(mask[..., None], image, np.asarray(backdrop, dtype=np.uint8))
+    height, width = mask.shape
+    left, top = max(0, math.ceil(-box.x) + 1), max(0, math.ceil(-box.y) + 1)
+    right, bottom = max(0, math.ceil(box.x + box.width - width) + 1), max(0, math.ceil(box.y + box.height - height) + 1)
+    canvas = np.empty((top + height + bottom, left + width + right, 3), dtype=np.uint8)
+    canvas[:] = backdrop
+    canvas[top : top + height, left : left + width] = painted
+    return Image.fromarray(canvas), Box(box.x + left, box.y + top, box.width, box.height)
 
 
 def video_sources(source: Source, *, every: int, limit: int | None) -> Iterator[tuple[Source, NDArray[np.uint8]]]:

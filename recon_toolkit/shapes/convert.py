@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from recon_toolkit.errors import DataError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.shapes.contour import mesh_of_voxels
-from recon_toolkit.shapes.forms import Cloud, Mesh, Shape, Voxels, form_of
+from recon_toolkit.shapes.field import FEWEST_POINTS
+from recon_toolkit.shapes.forms import Cloud, Floats, Mesh, Shape, Voxels, form_of
 from recon_toolkit.shapes.outliers import without_outliers
 from recon_toolkit.shapes.sampling import sampled
 from recon_toolkit.shapes.solidify import solid_of
 from recon_toolkit.shapes.voxels import voxels_of_cloud, voxels_of_mesh
+
+#: Deviations above the mean at which a point is a stray: so far that a cloud without outliers keeps all its points.
+_STRAY = 6.0
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Conversion:
             :func:`~recon_toolkit.shapes.solidify.solid_of`.
         voxels: along the longest side.
         points: drawn from a surface.
-        keep_outliers: make solids of clouds as they are; outliers are left out otherwise.
+        keep_outliers: make solids of clouds as they are; points far apart are left out otherwise.
         seed: of the points.
     """
 
@@ -54,7 +58,7 @@ def converted(shape: Shape, form: str, options: Conversion | None = None) -> Sha
     if form_of(shape) == form:
         return shape
     if isinstance(shape, Cloud):
-        points = shape.points if options.keep_outliers else shape.points[without_outliers(shape.points)]
+        points = shape.points if options.keep_outliers else _without_strays(shape.points)
         if form == "mesh":
             return solid_of(points, resolution=options.resolution)
         return voxels_of_cloud(points, options.voxels, resolution=options.resolution)
@@ -65,3 +69,9 @@ def converted(shape: Shape, form: str, options: Conversion | None = None) -> Sha
     if form == "cloud":
         return sampled(shape, options.points, seed=options.seed)
     return voxels_of_mesh(shape, options.voxels)
+
+
+def _without_strays(points: Floats) -> Floats:
+    if len(points) < FEWEST_POINTS:  # too few for a solid, which will say so
+        return points
+    return points[without_outliers(points, deviations=_STRAY)]

@@ -13,7 +13,7 @@ from recon_toolkit.errors import DataError
 from recon_toolkit.files import writing
 from recon_toolkit.shapes.binvox import binvox_bytes
 from recon_toolkit.shapes.forms import Cloud, Mesh, Shape, Voxels, form_of
-from recon_toolkit.shapes.reading import FORMS, forms_of, read_shape
+from recon_toolkit.shapes.reading import FORMS, Y_UP, forms_of, read_shape
 from recon_toolkit.shapes.threemf import threemf_bytes
 
 __all__ = ["FORMS", "forms_of", "on_the_bed", "read_shape", "shape_bytes", "write_shape"]
@@ -27,7 +27,7 @@ def write_shape(path: str | Path, shape: Shape, *, height_mm: float | None = Non
     - meshes: ``.ply`` and ``.stl`` (binary), ``.obj``, ``.off``, ``.glb`` (glTF 2.0), ``.3mf``;
     - voxels: ``.binvox``, and ``.npy`` (bool (X, Y, Z), which has no place for where and how large they are).
 
-    Numbers are written as they are, but for GLB: glTF has y up, so the shape is turned to stand in it.
+    z is up, but in GLB, OBJ and OFF y, as is usual there: the shape is turned to stand in them.
 
     Args:
         path: the file. Its folder is made where it is missing.
@@ -102,6 +102,8 @@ def _bytes(shape: Shape, suffix: str) -> bytes:
             return data.getvalue()
         columns = shape.points if shape.normals is None else np.hstack((shape.points, shape.normals))
         return _lines(columns, " ".join(["%.9g"] * columns.shape[1]))
+    if suffix in Y_UP:
+        shape = Mesh(shape.vertices[:, (0, 2, 1)] * (1, 1, -1), shape.faces)
     if suffix == ".obj":
         return _lines(shape.vertices, "v %.9g %.9g %.9g") + _lines(shape.faces + 1, "f %d %d %d")
     if suffix == ".off":
@@ -167,7 +169,6 @@ def _glb(mesh: Mesh) -> bytes:
     import trimesh
     from trimesh.exchange.gltf import export_glb
 
-    turned = mesh.vertices[:, (0, 2, 1)] * (1, 1, -1)
-    made = trimesh.Trimesh(turned, mesh.faces, process=False, validate=False)
+    made = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
     # With normals, programs shade it smoothly, and without, face by face.
     return bytes(export_glb(trimesh.Scene(made), include_normals=True))  # type: ignore[no-untyped-call]

@@ -29,6 +29,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     ".3mf": ("mesh",),
     ".binvox": ("voxels",),
 }
+#: Suffixes of files that have y up by convention; all others have z up, as shapes here do.
+Y_UP = (".glb", ".obj", ".off")
 #: Suffixes whose files may list a vertex once for each face or part.
 _DOUBLING = (".obj", ".stl", ".glb")
 
@@ -52,22 +54,28 @@ def read_shape(path: str | Path) -> Shape:
 
     - clouds: ``.ply`` without faces, ``.npy`` (N, 3), ``.npz`` with an array ``points`` (or one array only), ``.xyz``
       and ``.txt`` with 3 columns, or 6: then normals or colours are last;
-    - meshes: ``.ply`` with faces, ``.obj``, ``.off``, ``.stl``, ``.glb`` (turned: its y up becomes z up) and ``.3mf``
+    - meshes: ``.ply`` with faces, ``.obj``, ``.off``, ``.stl``, ``.glb`` and ``.3mf``
       (its unit becomes millimetres). Faces with more corners are divided, several parts become one mesh, and vertices
       in the same place become one in OBJ, STL and GLB files;
     - voxels: ``.binvox``, and ``.npy`` bool (X, Y, Z), which is given a longest side of 1 about the origin.
+
+    GLB, OBJ and OFF have y up and are turned.
 
     Raises:
         DataError: the suffix is unknown, or the file is missing, broken or empty.
     """
     path = Path(path)
     forms_of(path)
+    if path.is_dir():
+        raise DataError("is a folder, not a file", where=str(path), remedy="name the files in it")
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(
             f"cannot be read: {error.strerror or error}", where=str(path), remedy="check the path"
         ) from None
+    if not data:
+        raise DataError("the file is empty (0 bytes)", where=str(path), remedy="export it again")
     try:
         return _parsed(path.suffix.lower(), data)
     except DataError as error:
@@ -76,8 +84,8 @@ def read_shape(path: str | Path) -> Shape:
         raise
     except Exception as error:  # of a parser that was given anything at all
         raise DataError(
-            f"cannot be read: {type(error).__name__}: {error}", where=str(path), remedy="check where it comes from"
-        ) from None
+            f"is damaged, cut off, or no {path.suffix.lower()} file", where=str(path), remedy="export it again"
+        ) from error
 
 
 def _parsed(suffix: str, data: bytes) -> Shape:
@@ -157,7 +165,7 @@ def _mesh(data: bytes, suffix: str) -> Mesh:
     if faces is None or not len(faces):
         raise DataError("the file has no faces", remedy="a cloud of points is read from .ply, .npy, .xyz or .txt")
     vertices = np.asarray(loaded.vertices, dtype=np.float64)
-    if suffix == ".glb":
+    if suffix in Y_UP:
         vertices = vertices[:, (0, 2, 1)] * (1, -1, 1)
     mesh = Mesh(vertices, np.asarray(faces))
     return _joined(mesh) if suffix in _DOUBLING else mesh

@@ -15,7 +15,8 @@ from recon_toolkit.training.objects import OBJECTS
 from recon_toolkit.training.summary import RunSummary
 
 PAGE, CURVES = "index.html", "curves.png"
-_STYLE = "iframe { width: 100%; height: 46rem; border: 1px solid var(--line); border-radius: .3rem; }"
+_STYLE = """iframe { width: 100%; height: 46rem; border: 1px solid var(--line); border-radius: .3rem; }
+.own td { white-space: nowrap; } .own th[colspan] { text-align: left; padding-top: .8rem; }"""
 
 
 def write_page(run: Path, summary: RunSummary) -> None:
@@ -78,17 +79,16 @@ def _own_scores(summary: RunSummary) -> str:
     scores = summary.scores
     if scores is None:
         return ""
-    rows = _group_rows("this run", scores, scores)
+    rows = _group_rows(f"all {scores.images} held-out images", scores, scores)
     for name, group in scores.groups.items():
-        rows += _group_rows(f"{name} ({group.images} images)", scores, group)
+        rows += _group_rows(f"{name}, {group.images} images", scores, group)
     heads = "".join(f"<th>{html.escape(metric.label)}</th>" for metric in scores.metrics)
-    body = "".join(rows)
-    return f"<table><tr><th>{scores.images} held-out images</th>{heads}</tr>{body}</table>" + _ratios(scores)
+    return f'<table class="own"><tr><th></th>{heads}</tr>{"".join(rows)}</table>' + _ratios(scores)
 
 
 def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[str]:
-    rows = []
-    for label, values in ((name, group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
+    rows = [f'<tr><th colspan="{1 + len(scores.metrics)}">{html.escape(name)}</th></tr>']
+    for label, values in (("this run", group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
         cells = "".join(
             f"<td>{values[m.name].mean:.{m.digits}f} ± {values[m.name].std:.{m.digits}f}</td>"
             if m.name in values
@@ -101,11 +101,11 @@ def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[str]:
 
 def _ratios(scores: OwnScores) -> str:
     parts = [
-        f"{ratio:.2f} × {metric.label} of {scores.labels[metric.ratio_to or '']}"
+        f"{metric.label.partition(' ×')[0]} {ratio:.2f} × {scores.labels[metric.ratio_to or '']}"
         for metric in scores.metrics
         if (ratio := scores.ratio(metric)) is not None
     ]
-    return f"<p>That is {html.escape(', '.join(parts))}.</p>" if parts else ""
+    return f"<p>As multiples: {html.escape(', '.join(parts))}.</p>" if parts else ""
 
 
 def _depth_scores(summary: RunSummary) -> str:
