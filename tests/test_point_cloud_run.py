@@ -178,6 +178,7 @@ def test_the_second_stage_starts_from_the_first(tiny, run, tmp_path):
 TABLE = """
 pipeline: {tiny}
 budget: {{steps: 4}}
+set: {{dataset: {{categories: [chair], count: 3, validation: 1, test: 1}}}}
 metrics: [to_truth, chamfer]
 baselines: [mean-shape, retrieval]
 rows:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import torch
@@ -11,15 +11,18 @@ from torch import nn
 
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.viewer import viewer_document
+from recon_toolkit.export.viewer import Scene, viewer_document
 from recon_toolkit.files import write_text
 from recon_toolkit.geometry import Camera
+from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstructs
 from recon_toolkit.training.validation import examples
 
 OBJECTS = "objects.html"
 COUNT = 8
+#: Of shapes, which take a second or two each to close.
+FEWER = 4
 
 
 def write_objects(
@@ -31,6 +34,7 @@ def write_objects(
     *,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
 ) -> None:
     """Write ``objects.html`` for some images of a data set, if the model predicts depth or points."""
     if not hasattr(model, "reconstruct"):
@@ -39,12 +43,13 @@ def write_objects(
     batch, found = examples(trained, data, device=device, images=COUNT, autocast=autocast)
     if found.depth is None and found.canonical_depth is None and found.points is None:
         return
-    scenes = []
-    for index in range(len(found)):
-        result = Result(found.at(index), camera, found.image[index], data.names[int(batch.index[index])])
-        try:
-            scenes.append(result.scene())
-        except DataError:  # an object that a model has lost is nothing to turn
-            continue
+    scenes: list[Scene] = []
+    shown = range(0, len(found), max(1, len(found) // FEWER)) if found.points is not None else range(len(found))
+    with progress.task("the page of objects", len(shown), "object") as task:
+        for index in shown:
+            result = Result(found.at(index), camera, found.image[index], data.names[int(batch.index[index])])
+            with suppress(DataError):  # an object that a model has lost is nothing to turn
+                scenes.append(result.scene())
+            task.advance()
     if scenes:
         write_text(run / OBJECTS, viewer_document(f"{name}: held-out images", scenes))

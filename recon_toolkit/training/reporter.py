@@ -209,6 +209,7 @@ class Reporter:
                     self.camera,
                     device=trainer.fabric.device,
                     autocast=self._autocast,
+                    progress=self.progress,
                 )
         if first:
             if data is not None and (depth or pictures or own):
