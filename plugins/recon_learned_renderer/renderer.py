@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from recon_learned_renderer.network import PATCH, RendererNetwork
 from recon_toolkit import CheckpointError, Rendering
 from recon_toolkit.geometry import Camera
-from recon_toolkit.training.checkpoint import inference_weights, load_checkpoint
+from recon_toolkit.training.checkpoint import inference_checkpoint
 
 WIDTH, LAYERS = 32, 2
 _REMEDY = (
@@ -154,9 +154,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.exists():
         raise CheckpointError("there are no weights of a learned renderer here", where=str(path), remedy=_REMEDY)
-    file = inference_weights(path)[1] if path.is_dir() else path
-    saved = load_checkpoint(file)
-    tensors = saved.part("average") or saved.part("model")
+    saved, file = inference_checkpoint(path)
+    tensors = saved.weights
     for prefix in ("student.", "renderer."):
         found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         if "setting" in found and "network.enter.weight" in found:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.data.packed import PackedImages, evenly_spread
 from recon_toolkit.geometry.orthographic import fixed_views, to_object
 
 #: Depth maps of so many objects are enough for a mean.
@@ -73,7 +73,7 @@ class Baselines:
         shapes = {}
         for category in np.unique(self.categories):
             own = self.first[self.categories == category]
-            own = own[np.linspace(0, len(own) - 1, min(MEAN_OF, len(own))).round().astype(int)]
+            own = own[evenly_spread(len(own), MEAN_OF)]
             depth = [
                 self.learned.batch(chunk, ("image", "fixed_depth")).extra["fixed_depth"] for chunk in self._chunks(own)
             ]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from recon_rotation_features.network import LAYERS, ConvFeatures
 from recon_toolkit import CheckpointError, ReconError
-from recon_toolkit.training.checkpoint import Checkpoint, inference_weights, load_checkpoint
+from recon_toolkit.training.checkpoint import Checkpoint, inference_checkpoint
 
 _REMEDY = (
     "train them first: `recon run --pipeline rotation-features --out RUN`, then --set losses.NAME.weights=RUN "
@@ -69,17 +69,26 @@ class SelfSupervisedPerceptual(nn.Module):
 
         h and w are those of the coarsest layer; the mean over channels is taken, and then over layers.
         """
-        maps = self.features.maps(torch.cat((prediction, target)) * 2 - 1)
-        residuals = [_difference(maps[layer - 1].float()) for layer in self.layers]
+        return self.compare(prediction, self.prepare(target))
+
+    def prepare(self, target: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) in [0, 1] → their normalised features, of every layer that is compared."""
+        maps = self.features.maps(target * 2 - 1)
+        return [_normalised(maps[layer - 1].float()) for layer in self.layers]
+
+    def compare(self, prediction: Tensor, prepared: list[Tensor]) -> Tensor:
+        """As :meth:`forward`, with the target's features given."""
+        residuals = [
+            (found - wanted).square().mean(1, keepdim=True)
+            for found, wanted in zip(self.prepare(prediction), prepared, strict=True)
+        ]
         size = residuals[-1].shape[-2:]
         return torch.stack([F.adaptive_avg_pool2d(r, (size[0], size[1])) for r in residuals]).mean(0)
 
 
-def _difference(features: Tensor) -> Tensor:
-    """Mean squared difference (B, 1, h, w) of normalised features (2B, C, h, w)."""
-    length = (features.square().mean(1, keepdim=True) + _EPSILON).sqrt()
-    first, second = (features / length).chunk(2)
-    return (first - second).square().mean(1, keepdim=True)
+def _normalised(features: Tensor) -> Tensor:
+    """Features (B, C, h, w) whose mean square over C is 1."""
+    return features * (features.square().mean(1, keepdim=True) + _EPSILON).rsqrt()
 
 
 def _random() -> ConvFeatures:
@@ -100,10 +109,8 @@ def read_features(path: Path) -> ConvFeatures:
     path = path.expanduser()
     if not path.exists():
         raise CheckpointError("there are no features here", where=str(path), remedy=_REMEDY)
-    file = inference_weights(path)[1] if path.is_dir() else path
-    saved = load_checkpoint(file)
-    tensors = saved.part("average") or saved.part("model")
-    state = {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}
+    saved, file = inference_checkpoint(path)
+    state = {k.removeprefix(_PREFIX): v for k, v in saved.weights.items() if k.startswith(_PREFIX)}
     if not state:
         raise CheckpointError("it is a run of another pipeline: it has no features", where=str(file), remedy=_REMEDY)
     network = _recorded(saved, str(file))

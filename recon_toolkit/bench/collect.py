@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recon_toolkit.bench.manifest import Manifest, ManifestRow
-from recon_toolkit.bench.metrics import METRICS
 from recon_toolkit.bench.report import (
     Difference,
     RowReport,
@@ -68,7 +67,7 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
         DataError: a finished run's files are damaged or of another version.
     """
     surroundings = _Surroundings()
-    known = METRICS | manifest.definitions
+    known = manifest.known
     runs = {
         row.name: [_run(seed, where, store, folder, known) for seed, where in row.trainings] for row in manifest.rows
     }
@@ -137,7 +136,7 @@ def _run(seed: int, address: str, store: Store, folder: Path, known: Collection[
 
 
 def _row(row: ManifestRow, runs: Mapping[str, Sequence[_Run]], manifest: Manifest) -> RowReport:
-    own, known = runs[row.name], METRICS | manifest.definitions
+    own, known = runs[row.name], manifest.known
     done = [run.result for run in own if run.result.status == "done"]
     report = RowReport(
         name=row.name,
@@ -173,7 +172,7 @@ def _score(tables: Sequence[pd.DataFrame], metric: Metric) -> Score | None:
     base = f"{metric.ratio_to}_{metric.name}"
     constants = [_finite(table[base]) for table in tables if base in table]
     ratio = None
-    if constants and len(constants) == len(means) and all(c.mean() > 0 for c in constants):
+    if len(constants) == len(means) and all(c.mean() > 0 for c in constants):
         ratio = float(np.mean([mean / c.mean() for mean, c in zip(means, constants, strict=True)]))
     return Score(
         mean=float(np.mean(means)),
@@ -220,14 +219,13 @@ def _same_images(first: _Run, second: _Run) -> bool:
 def _baselines(manifest: Manifest, base: Sequence[_Run]) -> list[RowReport]:
     """Baselines on the images and masks of the base row."""
     tables = [run.images for run in base if run.images is not None]
-    known = METRICS | manifest.definitions
     rows = []
     for name in manifest.baselines:
         scores = {}
         for metric in manifest.metrics:
             column = f"{name}_{metric}"
             having = [table.rename(columns={column: "value"}) for table in tables if column in table]
-            score = _baseline_score(having, known[metric])
+            score = _baseline_score(having, manifest.known[metric])
             if score is not None:
                 scores[metric] = score
         published = manifest.published.get(name, {})

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from recon_toolkit.bench.metrics import known_metrics, sheet_of
+from recon_toolkit.bench.metrics import known_metrics
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import DataError
+from recon_toolkit.evaluation.own_scores import sheet_of
 from recon_toolkit.progress import Progress
 from recon_toolkit.training.run_data import Splits, open_splits
 
@@ -73,8 +74,8 @@ class DataStore:
                     )
 
     def _check_own(self, resolved: ResolvedPipeline, splits: Splits, metric: str) -> None:
-        wanted = sheet_of(resolved.components["model",].target).fields
-        missing = [name for name in wanted if splits.evaluation is None or name not in splits.evaluation.fields]
+        sheet = sheet_of(resolved.components["model",].target)
+        missing = sheet.missing(() if splits.evaluation is None else splits.evaluation.fields)
         if missing:
             raise DataError(
                 f"row '{resolved.name}': the metric '{metric}' needs {', '.join(missing)} of every image, which "

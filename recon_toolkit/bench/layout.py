@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from recon_toolkit.bench.report import Difference, RowReport, Score, TableReport
+from recon_toolkit.bench.report import Difference, RowReport, Score, TableReport, short_label
 from recon_toolkit.evaluation.own_scores import Metric
 
 NOT_SIGNIFICANT, ONE_SEED = "n.s.", "†"
@@ -140,7 +140,7 @@ def _scores(report: TableReport, rows: Sequence[RowReport], numbers: dict[str, t
     for name in report.metrics:
         metric = report.definitions[name]
         group = f"{metric.label} {_DIRECTION[metric.better]}"
-        times = f"× {_short(metric, report)}"
+        times = f"× {short_label(report.labels.get(metric.ratio_to or '', ''))}"
         columns.append(Column("mean ± std", group, group))
         fields.append((name, "mean"))
         optional = (
@@ -179,11 +179,6 @@ def _score(row: RowReport, metric: Metric, field: str) -> Cell:
     if field == "mean":
         return Cell(spread(score.mean, score.std, metric.digits), bold=score.best)
     return Cell(_per_seed(score, metric) if field == "seeds ±" else _ratio(score))
-
-
-def _short(metric: Metric, report: TableReport) -> str:
-    """The baseline of a metric in a heading; constant depth is known as constant."""
-    return report.labels.get(metric.ratio_to or "", "").removesuffix(" depth")
 
 
 def _paper_constant(rows: Sequence[RowReport], metric: Metric, report: TableReport) -> float | None:

@@ -52,6 +52,11 @@ class Manifest(BaseModel):
     runs: str  # the folder of run folders, relative to this file
     rows: list[ManifestRow]
 
+    @property
+    def known(self) -> dict[str, Metric]:
+        """Every metric that its trainings may have: the toolkit's, and those that its models bring along."""
+        return METRICS | self.definitions
+
     def write(self, folder: Path) -> None:
         """Write it into the folder of the results."""
         write_text(folder / FILE, self.model_dump_json(indent=1) + "\n", durable=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from recon_toolkit.evaluation.own_scores import Metric, ScoreSheet
+from recon_toolkit.evaluation.own_scores import Metric, sheet_of
 
 #: Those of the toolkit; models may bring more.
 METRICS = {
@@ -26,12 +26,6 @@ METRICS = {
 
 #: Rows that need no training, and what a table calls them; models may bring more.
 BASELINES = {"constant": "constant depth", "average": "average depth"}
-
-
-def sheet_of(model: Any) -> ScoreSheet:
-    """What a model, or its class, is judged by besides depth and pictures; empty where it brings nothing."""
-    found = getattr(model, "scores", None)
-    return found if isinstance(found, ScoreSheet) else ScoreSheet(())
 
 
 def known_metrics(models: Iterable[Any]) -> dict[str, Metric]:

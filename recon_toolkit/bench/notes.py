@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recon_toolkit.bench.report import TableReport
+from recon_toolkit.bench.report import TableReport, short_label
 
 
 def notes(report: TableReport) -> list[str]:
@@ -47,8 +47,7 @@ def _reading(report: TableReport) -> str:
     found = {name for row in report.rows for name, score in row.scores.items() if score.ratio is not None}
     for base in dict.fromkeys(report.definitions[name].ratio_to for name in report.metrics if name in found):
         label = report.labels[base or ""]
-        short = label.removesuffix(" depth")
-        sentences.append(f"“× {short}” is the score over that of {label} on the same images.")
+        sentences.append(f"“× {short_label(label)}” is the score over that of {label} on the same images.")
     differences = [score.difference for score in scores if score.difference is not None]
     if differences:
         sentences.append("n.s.: the 95 % interval of the paired difference holds zero.")

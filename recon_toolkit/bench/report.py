@@ -127,6 +127,11 @@ class TableReport(_Model):
     notes: list[str] = []
 
 
+def short_label(label: str) -> str:
+    """A baseline in a heading: constant depth is known as constant."""
+    return label.removesuffix(" depth")
+
+
 def read_report(path: Path) -> TableReport:
     """The report in a ``results.json``. Raises DataError if it is missing, cut off or of another form."""
     try:

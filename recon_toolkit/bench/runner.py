@@ -20,6 +20,7 @@ from recon_toolkit.bench.state import RunState
 from recon_toolkit.bench.store import Store, begun, now
 from recon_toolkit.errors import ReconError
 from recon_toolkit.files import write_text
+from recon_toolkit.threads import given
 from recon_toolkit.training.budget import recorded_steps
 from recon_toolkit.training.interrupt import interruptible
 from recon_toolkit.training.log import LogTail
@@ -258,8 +259,7 @@ class Runner:
         cpu = sum(each in ("auto", "cpu") for each in self.devices)
         if device not in ("auto", "cpu") or cpu < 2:
             return dict(os.environ)
-        threads = str(max(1, (os.cpu_count() or 1) // cpu))
-        return {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads, **os.environ}
+        return {**os.environ, "OMP_NUM_THREADS": str(max(1, given().count // cpu))}
 
     def _stop(self) -> None:
         """Ask what runs to save a checkpoint and end; wait for it."""

@@ -145,16 +145,14 @@ def preview(
       recon data preview --pipeline unsup3d-quick --out faces.png
       recon data preview --dataset image-folder --data photos/ --set dataset.crop=170
     """
-    import numpy as np
-
+    from recon_toolkit.data.packed import evenly_spread
     from recon_toolkit.export.overview import data_overview
     from recon_toolkit.export.pictures import save_png
 
     with progress_of(context) as progress:
         opened = _open(context, progress, pipeline, dataset, data, [split], size, overrides, plugins, disabled)
     images = opened[split]
-    # Evenly spread: neighbours in a folder are often alike.
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64))
+    chosen = evenly_spread(len(images), count)
     save_png(out, data_overview(images.batch(chosen)))
     print(f"{len(chosen)} of {len(images)} images in {out}")
 

@@ -31,12 +31,17 @@ from recon_toolkit.errors import DataError
 from recon_toolkit.files import disk_error
 from recon_toolkit.structures import Batch
 
-__all__ = ["FieldSpec", "PackIndex", "PackWriter", "PackedImages", "ResidentImages", "field_specs"]
+__all__ = ["FieldSpec", "PackIndex", "PackWriter", "PackedImages", "ResidentImages", "evenly_spread", "field_specs"]
 
 FORMAT_VERSION = 1
 INDEX = "index.json"
 STALE_SECONDS = 24 * 3600.0
 HEADER_BYTES = 128  # room for any shape that fits in memory, and aligned as numpy wants it
+
+
+def evenly_spread(total: int, count: int) -> NDArray[np.int64]:
+    """``count`` different numbers below ``total``, or all, from the first to the last: neighbours are often alike."""
+    return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
 class PackIndex(BaseModel):

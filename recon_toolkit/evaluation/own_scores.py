@@ -6,9 +6,9 @@ A model says which by its class attribute ``scores``, a :class:`ScoreSheet`, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -57,6 +57,16 @@ class ScoreSheet:
     metrics: tuple[Metric, ...]
     baselines: Mapping[str, str] = field(default_factory=dict)
     fields: tuple[str, ...] = ()
+
+    def missing(self, fields: Collection[str]) -> list[str]:
+        """Those of its fields that a data set with ``fields`` does not have."""
+        return [name for name in self.fields if name not in fields]
+
+
+def sheet_of(model: Any) -> ScoreSheet:
+    """What a model, or its class, is judged by besides depth and pictures; empty where it brings nothing."""
+    found = getattr(model, "scores", None)
+    return found if isinstance(found, ScoreSheet) else ScoreSheet(())
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,5 @@ def _load_weights(path: Path, host: PluginHost) -> tuple[nn.Module, ResolvedPipe
     stored = files.load_checkpoint(path)
     resolved = load_pipeline_text(stored.pipeline, path.stem, [], host)
     network = build_model(resolved)
-    # A training checkpoint holds averaged weights beside the raw ones; those are what a run ends with.
-    tensors = stored.part("average") or stored.part("model")
-    files.load_weights(network, {name: tensor.float() for name, tensor in tensors.items()}, str(path))
+    files.load_weights(network, {name: tensor.float() for name, tensor in stored.weights.items()}, str(path))
     return network, resolved

@@ -50,6 +50,11 @@ class Checkpoint:
         prefix = f"{name}."
         return {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that a model is used with: their average where one is kept, which is what a run ends with."""
+        return self.part("average") or self.part("model")
+
 
 def checkpoint_path(run: Path, step: int) -> Path:
     """Where a run keeps the checkpoint of a step."""
@@ -172,18 +177,23 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     model.load_state_dict(dict(tensors))
 
 
-def inference_weights(run: Path) -> tuple[dict[str, Tensor], Path]:
-    """The weights to use a run with: the finished model's, else those of its newest checkpoint (averaged if kept).
+def inference_checkpoint(path: Path) -> tuple[Checkpoint, Path]:
+    """The checkpoint whose :attr:`Checkpoint.weights` a model is used with, and its file.
+
+    Args:
+        path: a run folder, of which it is the finished model, else the newest checkpoint; or a weights file.
 
     Raises:
-        CheckpointError: the folder is no run, or has no weights yet.
+        CheckpointError: the folder is no run, or has no weights yet; or the file is missing or cannot be read.
     """
-    finished = run / WEIGHTS
+    if not path.is_dir():
+        return load_checkpoint(path), path
+    finished = path / WEIGHTS
     if finished.is_file():
-        return load_checkpoint(finished).part("model"), finished
-    found = latest_checkpoint(run)
+        return load_checkpoint(finished), finished
+    found = latest_checkpoint(path)
     if found is None:
         raise CheckpointError(
-            "no weights here yet", where=str(run), remedy="name the folder of a run that has reached a checkpoint"
+            "no weights here yet", where=str(path), remedy="name the folder of a run that has reached a checkpoint"
         )
-    return found.part("average") or found.part("model"), checkpoint_path(run, found.step)
+    return found, checkpoint_path(path, found.step)

@@ -12,7 +12,7 @@ from typing import Any
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, find_lpips
-from recon_toolkit.evaluation.own_scores import OwnScores, OwnScoresCollector, Scorer, ScoreSheet
+from recon_toolkit.evaluation.own_scores import OwnScores, OwnScoresCollector, Scorer, sheet_of
 from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import save_png
@@ -98,10 +98,10 @@ class Reporter:
     def _evaluate_own(
         self, data: PackedImages | None, images: int | None, description: str, *, spread: bool = False
     ) -> OwnScoresCollector | None:
-        sheet = getattr(self.trainer.model, "scores", None)
-        if data is None or not isinstance(sheet, ScoreSheet):
+        sheet = sheet_of(self.trainer.model)
+        if data is None or not sheet.metrics:
             return None
-        missing = [name for name in sheet.fields if name not in data.fields]
+        missing = sheet.missing(data.fields)
         if missing:
             note = f"the model's own scores need {', '.join(missing)} of every image, which the data set does not have"
             if note not in self.notes:

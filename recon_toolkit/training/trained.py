@@ -31,8 +31,8 @@ def load_run(run: Path, host: PluginHost, device: str = "cpu") -> tuple[nn.Modul
         raise CheckpointError(
             f"not a run folder: it has no {PIPELINE}", where=str(run), remedy="name a folder that `recon run` made"
         )
-    tensors, source = files.inference_weights(run)
+    found, source = files.inference_checkpoint(run)
     resolved = load_pipeline(recorded, [], host)
     model = build_model(resolved)
-    files.load_weights(model, tensors, str(source))
+    files.load_weights(model, found.weights, str(source))
     return model.to(device).eval(), resolved

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.data.packed import PackedImages, evenly_spread
 from recon_toolkit.evaluation.image_metrics import ImageMetrics, Lpips, ScoresImages, image_metrics
 from recon_toolkit.evaluation.own_scores import OwnScoresCollector, Scorer, ScoreSheet
 from recon_toolkit.evaluation.report import DepthEvaluator
@@ -124,7 +124,7 @@ def evaluate_own(
         device, batch_size, autocast, progress, description: see :func:`evaluate`.
     """
     count = min(images or len(data), len(data))
-    chosen = np.linspace(0, len(data) - 1, count).round().astype(np.int64) if spread else np.arange(count)
+    chosen = evenly_spread(len(data), count) if spread else np.arange(count)
     collector = OwnScoresCollector(sheet)
     with progress.task(description, count, "img") as task:
         for start in range(0, count, batch_size):
@@ -180,4 +180,4 @@ def _examples(data: PackedImages, count: int) -> NDArray[np.int64]:
     count = min(count, len(data))
     if all(spec.each == 1 for spec in data.fields.values()):
         return np.arange(count)
-    return np.asarray(np.linspace(0, len(data) - 1, count).round(), dtype=np.int64)
+    return evenly_spread(len(data), count)
