@@ -109,16 +109,20 @@ def build_model(resolved: ResolvedPipeline) -> nn.Module:
 
 
 def build_losses(resolved: ResolvedPipeline) -> list[LossTerm]:
-    """The loss terms in the pipeline's order, each built once.
+    """The loss terms in the pipeline's order.
+
+    Each component is built once for its term; terms of one class with ``prepare`` and equal options share it.
 
     Raises:
         ConfigError: some cannot be built; all of them are named.
     """
     terms: list[LossTerm] = []
     problems: dict[str, ReconError] = {}  # two terms may lack the same file
+    shared: dict[str, Any] = {}
     for name, part in resolved.section("losses").items():
         try:
-            terms.append(_loss_term(name, part, resolved.pipeline.losses[name]))
+            component = _loss_component(part, shared)
+            terms.append(_loss_term(name, part, component, resolved.pipeline.losses[name]))
         except ReconError as error:
             problems[str(error)] = error
     if problems:
@@ -126,9 +130,19 @@ def build_losses(resolved: ResolvedPipeline) -> list[LossTerm]:
     return terms
 
 
-def _loss_term(name: str, part: ResolvedComponent, term: LossTermConfig) -> LossTerm:
+def _loss_component(part: ResolvedComponent, shared: dict[str, Any]) -> Callable[..., Any]:
     # A function's other arguments come with each call; a class gets its options now.
-    component = part.build() if inspect.isclass(part.target) else partial(part.target, **part.options)
+    if not inspect.isclass(part.target):
+        return partial(part.target, **part.options)
+    if not hasattr(part.target, "prepare"):
+        return part.build()  # type: ignore[no-any-return]
+    key = f"{part.entry.provider}:{part.entry.name} {sorted(part.options.items())}"
+    if key not in shared:
+        shared[key] = part.build()
+    return shared[key]  # type: ignore[no-any-return]
+
+
+def _loss_term(name: str, part: ResolvedComponent, component: Callable[..., Any], term: LossTermConfig) -> LossTerm:
     return LossTerm(
         name=name,
         component=component,

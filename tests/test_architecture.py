@@ -14,7 +14,7 @@ PLUGIN_NAMES = {path.name for path in PLUGINS.iterdir() if (path / "__init__.py"
 
 #: A module imports from its own layer and from those above it in this list, never from those below.
 LAYERS = (
-    ("errors", "nearest", "cache", "progress", "files", "components", "structures", "unpickle"),
+    ("errors", "nearest", "cache", "progress", "files", "components", "structures", "unpickle", "threads", "kernels"),
     ("geometry", "shapes"),
     ("rendering",),
     ("hookspecs", "registry", "plugins", "config", "data", "detection"),
@@ -77,7 +77,7 @@ def test_the_core_imports_one_way_and_no_plugin(path: Path) -> None:
         if reached in LAYER_OF:  # names of the package itself, such as __version__, are nobody's
             assert LAYER_OF[reached] <= LAYER_OF[own], f"{where}: {own} imports {reached}, which stands above it"
         if own in ("geometry", "rendering"):
-            assert reached in {"geometry", "rendering", "structures", "errors"}, f"{where}: {own} imports {reached}"
+            assert reached in {"geometry", "rendering", "structures", "errors", "kernels"}, f"{where}: {own} imports {reached}"
 
 
 @pytest.mark.parametrize("path", sources(PLUGINS), ids=lambda path: str(path.relative_to(PLUGINS)))

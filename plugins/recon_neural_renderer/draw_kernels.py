@@ -7,7 +7,9 @@ Coordinates count samples: x to the right, y downwards, integers are samples. A 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
+
+from recon_toolkit.kernels import compiled, parallel
 
 
 @njit(inline="always")
@@ -18,7 +20,7 @@ def _edge(ax, ay, bx, by):  # type: ignore[no-untyped-def]
     return ax, ay, bx - ax, by - ay, False
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _draw(points, faces, coords, first_row, last_row, near, far, two_sided, nearest, winner):  # type: ignore[no-untyped-def]
     """Draw one mesh into rows first_row..last_row−1 of ``nearest`` (depth, ``far`` where empty) and ``winner``."""
     zero, one = coords[0], coords[1]
@@ -79,14 +81,16 @@ def _draw(points, faces, coords, first_row, last_row, near, far, two_sided, near
                             winner[y, x] = index
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def draw(points, faces, coords, bands, near, far, two_sided, samples, winner, nearest, depth, alpha):  # type: ignore[no-untyped-def]
+@parallel(error_model="numpy")
+def draw(  # type: ignore[no-untyped-def]
+    lo, hi, points, faces, coords, bands, near, far, two_sided, samples, winner, nearest, depth, alpha,
+):  # fmt: skip
     """Draw meshes (B, V, 3), faces (B or 1, F, 3): ``winner`` and ``nearest`` per sample, ``depth`` and ``alpha`` per
     pixel as means over samples × samples, empty samples counting as ``far`` and 0."""
-    batch, height, width = depth.shape
+    _, height, width = depth.shape
     zero, one = coords[0], coords[1]
     share = one / coords.dtype.type(samples * samples)
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         first, last = height * band // bands, height * (band + 1) // bands
         if first == last:
@@ -124,17 +128,19 @@ def face_weights(points, a, b, c, px, py):  # type: ignore[no-untyped-def]
     return w0 / total, w1 / total, w2 / total, area
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def depth_backward(points, faces, coords, bands, samples, winner, grad_depth, out):  # type: ignore[no-untyped-def]
+@parallel(error_model="numpy")
+def depth_backward(  # type: ignore[no-untyped-def]
+    lo, hi, points, faces, coords, bands, samples, winner, grad_depth, out,
+):  # fmt: skip
     """Add the gradient of the mean depth to ``out`` (B, bands, V, 3), one slice per band of rows.
 
     With D = 1 / Σ (w_k / z_k): ∂D/∂z_k = w_k D² / z_k² and ∂D/∂x_k = w_k D² Σ_l (∂w_l/∂p_x) / z_l, likewise y.
     """
-    batch, height, width = grad_depth.shape
+    _, height, width = grad_depth.shape
     one = coords[1]
     count = faces.shape[1]
     share = one / coords.dtype.type(samples * samples)
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         own = faces[n] if faces.shape[0] > 1 else faces[0]
         p, grad = points[n], out[n, band]

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from recon_neural_renderer import draw_kernels, sweep_kernels, texture_kernels
 from recon_neural_renderer.raster import Drawing
-from recon_toolkit.rendering.raster_numba import guard
 
 
 def _array(tensor: Tensor) -> Any:
@@ -30,7 +28,7 @@ def _kind(like: Tensor) -> Any:
 
 def _bands(batch: int) -> int:
     """Tasks per image that give every thread work."""
-    return max(1, -(-int(numba.get_num_threads()) // max(batch, 1)))
+    return max(1, -(-torch.get_num_threads() // max(batch, 1)))
 
 
 def forward(points: Tensor, faces: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,12 +40,11 @@ def forward(points: Tensor, faces: Tensor, drawing: Drawing) -> tuple[Tensor, Te
     depth = points.new_empty(batch, drawing.height, drawing.width)
     alpha = torch.empty_like(depth)
     kind = _kind(points)
-    with guard():
-        draw_kernels.draw(
-            _array(points), _array(faces.int()), _coordinates(points, rows, columns), _bands(batch),
-            kind(drawing.near), kind(drawing.far), drawing.two_sided, samples,
-            winner.numpy(), nearest.numpy(), depth.numpy(), alpha.numpy(),
-        )  # fmt: skip
+    draw_kernels.draw(
+        batch * _bands(batch), _array(points), _array(faces.int()), _coordinates(points, rows, columns), _bands(batch),
+        kind(drawing.near), kind(drawing.far), drawing.two_sided, samples,
+        winner.numpy(), nearest.numpy(), depth.numpy(), alpha.numpy(),
+    )  # fmt: skip
     return winner, depth, alpha
 
 
@@ -55,11 +52,11 @@ def depth_backward(points: Tensor, faces: Tensor, winner: Tensor, grad: Tensor, 
     """Gradient of the mean depth with respect to the points."""
     bands = _bands(len(points))
     out = points.new_zeros(len(points), bands, *points.shape[1:])
-    with guard():
-        draw_kernels.depth_backward(
-            _array(points), _array(faces.int()), _coordinates(points, *winner.shape[1:]), bands, drawing.samples,
-            winner.numpy(), _array(grad), out.numpy(),
-        )  # fmt: skip
+    draw_kernels.depth_backward(
+        len(points) * bands,
+        _array(points), _array(faces.int()), _coordinates(points, *winner.shape[1:]), bands, drawing.samples,
+        winner.numpy(), _array(grad), out.numpy(),
+    )  # fmt: skip
     return out[:, 0] if bands == 1 else out.sum(1)
 
 
@@ -70,11 +67,11 @@ def shade(
     colour = points.new_empty(*winner.shape, 3)
     out = points.new_empty(len(points), 3, drawing.height, drawing.width)
     coordinates = _coordinates(points, *winner.shape[1:], textures.shape[2])
-    with guard():
-        texture_kernels.shade(
-            _array(points), _array(faces.int()), _array(textures), _array(light), _array(background), coordinates,
-            _kind(points)(drawing.eps), drawing.samples, winner.numpy(), colour.numpy(), out.numpy(),
-        )  # fmt: skip
+    texture_kernels.shade(
+        len(points) * drawing.height,
+        _array(points), _array(faces.int()), _array(textures), _array(light), _array(background), coordinates,
+        _kind(points)(drawing.eps), drawing.samples, winner.numpy(), colour.numpy(), out.numpy(),
+    )  # fmt: skip
     return out, colour
 
 
@@ -85,12 +82,12 @@ def shade_backward(
     grad_textures = torch.zeros_like(textures, memory_format=torch.contiguous_format)
     grad_light = torch.zeros_like(light, memory_format=torch.contiguous_format)
     coordinates = _coordinates(points, *winner.shape[1:], textures.shape[2])
-    with guard():
-        texture_kernels.shade_backward(
-            _array(points), _array(faces.int()), _array(textures), _array(light), coordinates,
-            _kind(points)(drawing.eps), drawing.samples, _bands(len(points)), winner.numpy(), _array(grad),
-            grad_textures.numpy(), grad_light.numpy(),
-        )  # fmt: skip
+    texture_kernels.shade_backward(
+        len(points) * _bands(len(points)),
+        _array(points), _array(faces.int()), _array(textures), _array(light), coordinates,
+        _kind(points)(drawing.eps), drawing.samples, _bands(len(points)), winner.numpy(), _array(grad),
+        grad_textures.numpy(), grad_light.numpy(),
+    )  # fmt: skip
     return grad_textures, grad_light
 
 
@@ -119,22 +116,22 @@ def sweep(
         own_rgb = _array(grad_rgb[n]) if with_colour else np.empty((3, 1, 1), kind)  # type: ignore[index]
         image = np.empty((rows, columns, 4 if with_colour else 1), kind)
         grad = np.empty_like(image)
-        with guard():
-            won = winner[n].numpy()
-            sweep_kernels.spread(won, own_colour, own_alpha, own_rgb, drawing.samples, share, image, grad)
-            seen = sweep_kernels.winners(won, 2 * len(own))
-            if not len(seen):
-                continue
-            bounds = sweep_kernels.limits(won, image)
-            straight = _lines(image, grad, won, bounds, coordinates)
-            image_t, grad_t, won_t = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (image, grad, won))
-            turned = _lines(image_t, grad_t, won_t, bounds, coordinates)
-            parts = np.zeros((len(seen), 3, 2), kind)
-            sweep_kernels.sweep(  # type: ignore[call-arg]
-                _array(points[n]), own, seen, 4 * int(numba.get_num_threads()), coordinates, kind(drawing.eps),
-                *straight, *turned, parts,
-            )  # fmt: skip
-            sweep_kernels.gather(own, seen, parts, out[n].numpy())
+        won = winner[n].numpy()
+        sweep_kernels.spread(rows, won, own_colour, own_alpha, own_rgb, drawing.samples, share, image, grad)
+        seen = sweep_kernels.winners(won, 2 * len(own))
+        if not len(seen):
+            continue
+        bounds = sweep_kernels.limits(won, image)
+        straight = _lines(image, grad, won, bounds, coordinates)
+        image_t, grad_t, won_t = (np.ascontiguousarray(a.swapaxes(0, 1)) for a in (image, grad, won))
+        turned = _lines(image_t, grad_t, won_t, bounds, coordinates)
+        parts = np.zeros((len(seen), 3, 2), kind)
+        tasks = 4 * torch.get_num_threads()
+        sweep_kernels.sweep(
+            tasks, _array(points[n]), own, seen, tasks, coordinates, kind(drawing.eps),
+            *straight, *turned, parts,
+        )  # fmt: skip
+        sweep_kernels.gather(own, seen, parts, out[n].numpy())
     return out
 
 
@@ -143,5 +140,5 @@ def _lines(image: Any, grad: Any, winner: Any, bounds: Any, coordinates: Any) ->
     lines, length, channels = image.shape
     start = np.empty((lines, length + 1), np.int32)
     listed = np.empty((lines, 1 + 2 * channels, length), image.dtype)
-    sweep_kernels.list_samples(image, grad, bounds, coordinates, start, listed)
+    sweep_kernels.list_samples(lines, image, grad, bounds, coordinates, start, listed)
     return image, grad, winner, start, listed

@@ -10,16 +10,18 @@ of that list. Faces that win no sample have no gradient and are left out. Nothin
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
+
+from recon_toolkit.kernels import compiled, parallel
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def spread(winner, colour, grad_alpha, grad_rgb, samples, share, image, grad):  # type: ignore[no-untyped-def]
+@parallel(error_model="numpy")
+def spread(lo, hi, winner, colour, grad_alpha, grad_rgb, samples, share, image, grad):  # type: ignore[no-untyped-def]
     """Fill ``image`` and ``grad`` (rows, columns, C) of one mesh: coverage, then colours if C = 4."""
-    rows, columns, channels = image.shape
+    _, columns, channels = image.shape
     one = share / share
     zero = one - one
-    for j in prange(rows):
+    for j in range(lo, hi):
         for i in range(columns):
             image[j, i, 0] = one if winner[j, i] >= 0 else zero
             grad[j, i, 0] = grad_alpha[j // samples, i // samples] * share
@@ -28,7 +30,7 @@ def spread(winner, colour, grad_alpha, grad_rgb, samples, share, image, grad):  
                 grad[j, i, c] = grad_rgb[c - 1, j // samples, i // samples] * share
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def winners(winner, faces):  # type: ignore[no-untyped-def]
     """The faces, backs included, that win a sample, in ascending order."""
     seen = np.zeros(faces, np.bool_)
@@ -39,7 +41,7 @@ def winners(winner, faces):  # type: ignore[no-untyped-def]
     return np.flatnonzero(seen)
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def limits(winner, image):  # type: ignore[no-untyped-def]
     """The least and the greatest value of every channel over the samples that see a face: (C, 2)."""
     channels = image.shape[2]
@@ -54,16 +56,16 @@ def limits(winner, image):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def list_samples(image, grad, bounds, coords, start, listed):  # type: ignore[no-untyped-def]
+@parallel(error_model="numpy")
+def list_samples(lo, hi, image, grad, bounds, coords, start, listed):  # type: ignore[no-untyped-def]
     """For every line (first axis), the samples along it for which any inside colour gives δ > 0.
 
     ``start`` (lines, M + 1) counts the listed samples before each place; ``listed`` (lines, 1 + 2C, M) holds their
     place, image and gradient. The bound is exact: rounding is monotonic, so it is never below δ.
     """
-    lines, length, channels = image.shape
+    _, length, channels = image.shape
     zero = coords[0]
-    for line in prange(lines):
+    for line in range(lo, hi):
         count = 0
         for q in range(length):
             start[line, q] = count
@@ -80,7 +82,7 @@ def list_samples(image, grad, bounds, coords, start, listed):  # type: ignore[no
         start[line, length] = count
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _outer(listed, begin, end, inside, cross, scale_a, scale_b, eps):  # type: ignore[no-untyped-def]
     """Sums of δ / distance for both ends of the edge over listed samples begin..end−1."""
     zero = cross - cross
@@ -106,7 +108,7 @@ def _outer(listed, begin, end, inside, cross, scale_a, scale_b, eps):  # type: i
     return sum_a, sum_b
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _inner(image, grad, winner, index, line, first, last, outside, cross, scale_a, scale_b, eps, at_zero, coords):  # type: ignore[no-untyped-def]
     """Signed sums of δ / distance over samples first..last of a line that this face wins."""
     zero = coords[0]
@@ -135,7 +137,7 @@ def _opposite(a0, a1, b0, b1, c0, c1, d0):  # type: ignore[no-untyped-def]
     return (b1 - c1) / (b0 - c0) * (d0 - c0) + c1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _edge_gradient(a0, a1, b0, b1, c0, c1, outward, at_zero, index, image, grad, winner, start, listed, eps, coords):  # type: ignore[no-untyped-def]
     """Gradient of a1 and b1 from all lines d0 between a0 and b0. Lines are the first axis of every array."""
     lines, length = winner.shape
@@ -185,18 +187,17 @@ def _edge_gradient(a0, a1, b0, b1, c0, c1, outward, at_zero, index, image, grad,
     return grad_a * scale, grad_b * scale
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@parallel(error_model="numpy")
 def sweep(  # type: ignore[no-untyped-def]
-    points, faces, seen, tasks, coords, eps,
-    image, grad, winner, start, listed,
-    image_t, grad_t, winner_t, start_t, listed_t, out,
+    lo, hi, points, faces, seen, tasks, coords, eps, image, grad, winner, start, listed, image_t, grad_t,
+    winner_t, start_t, listed_t, out,
 ):  # fmt: skip
     """Gradient of x and y of the three corners of every seen face: ``out`` (len(seen), 3, 2).
 
     Arrays that end in ``_t`` have columns first, for the sweeps along y. Every task owns the faces n ≡ task.
     """
     count = faces.shape[0]
-    for task in prange(tasks):
+    for task in range(lo, hi):
         for n in range(task, len(seen), tasks):
             index = seen[n]
             back = index >= count
@@ -223,7 +224,7 @@ def sweep(  # type: ignore[no-untyped-def]
                 out[n, kb, 1] += along_b
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def gather(faces, seen, parts, out):  # type: ignore[no-untyped-def]
     """Add the faces' gradients (len(seen), 3, 2) to the vertices' ``out`` (V, 3)."""
     count = faces.shape[0]

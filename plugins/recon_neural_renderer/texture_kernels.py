@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit, prange
+from numba import njit
 
 from recon_neural_renderer.draw_kernels import face_weights
+from recon_toolkit.kernels import parallel
 
 
 @njit(inline="always")
@@ -27,15 +28,17 @@ def _corner(place, k, last, coords):  # type: ignore[no-untyped-def]
     return min(base + 1, last), fraction
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def shade(points, faces, textures, light, background, coords, eps, samples, winner, colour, out):  # type: ignore[no-untyped-def]
+@parallel(error_model="numpy")
+def shade(  # type: ignore[no-untyped-def]
+    lo, hi, points, faces, textures, light, background, coords, eps, samples, winner, colour, out,
+):  # fmt: skip
     """Fill ``colour`` (B, rows, columns, 3) per sample and ``out`` (B, 3, H, W), its means per pixel."""
-    batch, _, height, width = out.shape
+    _, _, height, width = out.shape
     zero, one = coords[0], coords[1]
     size = textures.shape[2]
     count = faces.shape[1]
     share = one / coords.dtype.type(samples * samples)
-    for row in prange(batch * height):
+    for row in range(lo, hi):
         n, y = row // height, row % height
         own = faces[n] if faces.shape[0] > 1 else faces[0]
         for x in range(width):
@@ -66,17 +69,17 @@ def shade(points, faces, textures, light, background, coords, eps, samples, winn
                     out[n, 2, y, x] += b * share
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@parallel(error_model="numpy")
 def shade_backward(  # type: ignore[no-untyped-def]
-    points, faces, textures, light, coords, eps, samples, parts, winner, grad, grad_textures, grad_light
-):
+    lo, hi, points, faces, textures, light, coords, eps, samples, parts, winner, grad, grad_textures, grad_light,
+):  # fmt: skip
     """Add the gradients of ``textures`` and ``light``. Every task owns the faces f ≡ part, so that no two share one."""
-    batch, _, height, width = grad.shape
+    _, _, height, width = grad.shape
     zero, one = coords[0], coords[1]
     size = textures.shape[2]
     count = faces.shape[1]
     share = one / coords.dtype.type(samples * samples)
-    for task in prange(batch * parts):
+    for task in range(lo, hi):
         n, part = task // parts, task % parts
         own = faces[n] if faces.shape[0] > 1 else faces[0]
         for j in range(samples * height):

@@ -195,8 +195,8 @@ def render_meshes(
     """
     from recon_object_views.meshes import find_meshes
     from recon_object_views.shapenet import ObjectFiles, write_list
-    from recon_toolkit.data.packing import usable_cores
     from recon_toolkit.files import write_text
+    from recon_toolkit.threads import given
 
     options, out = options or RenderOptions(), Path(out)
     found = find_meshes(meshes)
@@ -207,7 +207,7 @@ def render_meshes(
     finished = [mesh for mesh, files in objects.items() if all(path.is_file() for path in files.paths())]
     waiting = [mesh for mesh in found if mesh not in set(finished)]
     failed: dict[MeshFile, BadMesh] = {}
-    pool = ThreadPoolExecutor(usable_cores())
+    pool = ThreadPoolExecutor(given().count)
     try:
         with progress.task("rendering meshes", len(waiting), "mesh") as task:
             jobs: dict[Future[str | None], MeshFile] = {

@@ -115,7 +115,8 @@ class ProceduralObjects:
         import numpy as np
 
         from recon_toolkit.data.packed import PackWriter
-        from recon_toolkit.data.packing import open_cached, usable_cores
+        from recon_toolkit.data.packing import open_cached
+        from recon_toolkit.threads import given
 
         if split not in self.splits:
             raise DataError(f"there is no split '{split}'", remedy=f"choose one of {', '.join(self.splits)}")
@@ -130,7 +131,7 @@ class ProceduralObjects:
         with (
             PackWriter(folder, objects * self.images, size, layout.fields()) as writer,
             context.progress.task(f"generating objects ({split})", objects, "object") as task,
-            ThreadPoolExecutor(usable_cores()) as pool,
+            ThreadPoolExecutor(given().count) as pool,
         ):
             for start in range(0, objects, _GROUP):
                 numbers = range(start, min(start + _GROUP, objects))

@@ -109,7 +109,8 @@ class ShapenetRenders:
         import numpy as np
 
         from recon_toolkit.data.packed import PackWriter
-        from recon_toolkit.data.packing import Skipped, open_cached, usable_cores
+        from recon_toolkit.data.packing import Skipped, open_cached
+        from recon_toolkit.threads import given
 
         if split not in self.splits:
             raise DataError(f"there is no split '{split}'", remedy=f"choose one of {', '.join(self.splits)}")
@@ -137,7 +138,7 @@ class ShapenetRenders:
         with (
             PackWriter(folder, len(objects) * layout.images, size, layout.fields()) as writer,
             context.progress.task(f"packing shapenet-renders {split}", len(objects), "object") as task,
-            ThreadPoolExecutor(usable_cores()) as pool,
+            ThreadPoolExecutor(given().count) as pool,
         ):
             for start in range(0, len(objects), _GROUP):
                 results = list(pool.map(read, objects[start : start + _GROUP]))

@@ -7,11 +7,11 @@ pixel. Only equal depths ask for the cell, since pooling takes the first.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from recon_toolkit.rendering.raster_numba import guard
+from recon_toolkit.kernels import compiled, parallel
 
-__all__ = ["backward", "forward", "guard"]
+__all__ = ["backward", "forward"]
 
 
 @njit(inline="always")
@@ -30,7 +30,7 @@ def _cell(p, r, k, size, upsampling):  # type: ignore[no-untyped-def]
     return int(u), int(v), z
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _nearest(points, logits, r, k, sizes, inverse, at, winner, total, amount):  # type: ignore[no-untyped-def]
     size, upsampling, n_size, n_up = sizes
     fine = n_size * n_up
@@ -51,7 +51,7 @@ def _nearest(points, logits, r, k, sizes, inverse, at, winner, total, amount):  
             amount[i, j] += 1
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _last(points, logits, r, k, sizes, cells, inverse, winner, total, amount):  # type: ignore[no-untyped-def]
     size, upsampling, n_size, n_up = sizes
     zero, one = k[4], k[2]
@@ -74,15 +74,17 @@ def _last(points, logits, r, k, sizes, cells, inverse, winner, total, amount):  
                     inverse[v // n_up, u // n_up], winner[v // n_up, u // n_up] = closeness, n
 
 
-@njit(nogil=True, cache=True, parallel=True)
-def forward(points, logits, rotation, constants, upsampling, overwrite, depth, mask, winner, amount):  # type: ignore[no-untyped-def]
+@parallel()
+def forward(  # type: ignore[no-untyped-def]
+    lo, hi, points, logits, rotation, constants, upsampling, overwrite, depth, mask, winner, amount,
+):  # fmt: skip
     """Fill depth, mask logits (B, V, S, S), winner and amount (B, V, S, S) int32, of points (B, N, 3)."""
-    batch, views, n_size = depth.shape[0], depth.shape[1], depth.shape[2]
+    views, n_size = depth.shape[1], depth.shape[2]
     kind = points.dtype.type
     k = (constants[0], constants[1], constants[2], constants[3], constants[4])
     sizes = (constants[5], constants[6], n_size, upsampling)
     fine = n_size * upsampling
-    for image in prange(batch * views):
+    for image in range(lo, hi):
         b, w = image // views, image % views
         r = rotation[b, w]
         inverse, total = np.zeros((n_size, n_size), points.dtype), np.zeros((n_size, n_size), points.dtype)
@@ -106,13 +108,16 @@ def forward(points, logits, rotation, constants, upsampling, overwrite, depth, m
                     mask[b, w, i, j] = total[i, j] / kind(amount[b, w, i, j]) if some else constants[7]
 
 
-@njit(nogil=True, cache=True, parallel=True)
-def backward(points, logits, rotation, constants, upsampling, winner, amount, by_depth, by_mask, to_points, to_logits):  # type: ignore[no-untyped-def]
+@parallel()
+def backward(  # type: ignore[no-untyped-def]
+    lo, hi, points, logits, rotation, constants, upsampling, winner, amount, by_depth, by_mask, to_points,
+    to_logits,
+):  # fmt: skip
     """Add the gradients of depth and mask logits (B, V, S, S) to those of points (B, N, 3) and logits (B, N)."""
     n_size = winner.shape[2]
     kind = points.dtype.type
     k = (constants[0], constants[1], constants[2], constants[3], constants[4])
-    for b in prange(len(points)):
+    for b in range(lo, hi):
         for w in range(winner.shape[1]):
             r = rotation[b, w]
             for i in range(n_size):

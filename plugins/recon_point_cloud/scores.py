@@ -18,9 +18,9 @@ from recon_point_cloud.sheet import MEAN, NOVEL, RETRIEVED, SHEET, THRESHOLDS
 from recon_point_cloud.splat import pseudo_render
 from recon_toolkit import Batch
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.data.packing import usable_cores
 from recon_toolkit.evaluation.clouds import cloud_metrics
 from recon_toolkit.evaluation.own_scores import Scored
+from recon_toolkit.threads import given
 
 
 class CloudScorer:
@@ -76,7 +76,7 @@ class CloudScorer:
 
     def _rows(self, clouds: list[Tensor], truth: _Truth) -> list[tuple[float, ...]]:
         pairs = [(cloud.cpu().numpy(), true.cpu().numpy()) for cloud, true in zip(clouds, truth.cloud, strict=True)]
-        with ThreadPoolExecutor(usable_cores()) as pool:
+        with ThreadPoolExecutor(given().count) as pool:
             rows = list(pool.map(lambda pair: _row(*pair), pairs))
         depth, iou = self._novel(clouds, truth)
         return [(*row, *more) for row, more in zip(rows, zip(depth.tolist(), iou.tolist(), strict=True), strict=True)]

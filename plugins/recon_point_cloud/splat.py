@@ -123,11 +123,10 @@ class _NumbaSplat(torch.autograd.Function):
         numbers = np.array(
             (0.5, (size - 1) / 2, DISTANCE, NEAR, 0, size, upsampling, EMPTY), dtype=_array(points).dtype
         )
-        with kernels.guard():
-            kernels.forward(
-                _array(points), _array(logits), _array(rotation), numbers, upsampling, overwrite,
-                depth.numpy(), mask.numpy(), winner.numpy(), amount.numpy(),
-            )  # fmt: skip
+        kernels.forward(
+            shape[0] * shape[1], _array(points), _array(logits), _array(rotation), numbers, upsampling, overwrite,
+            depth.numpy(), mask.numpy(), winner.numpy(), amount.numpy(),
+        )  # fmt: skip
         ctx.save_for_backward(points, logits, rotation, winner, amount)
         ctx.numbers, ctx.upsampling = numbers, upsampling
         ctx.mark_non_differentiable(winner)
@@ -140,10 +139,9 @@ class _NumbaSplat(torch.autograd.Function):
 
         points, logits, rotation, winner, amount = ctx.saved_tensors
         to_points, to_logits = torch.zeros_like(points), torch.zeros_like(logits)
-        with kernels.guard():
-            kernels.backward(
-                _array(points), _array(logits), _array(rotation), ctx.numbers, ctx.upsampling,
-                _array(winner), _array(amount), _array(grads[0]), _array(grads[1]),
-                to_points.numpy(), to_logits.numpy(),
-            )  # fmt: skip
+        kernels.backward(
+            len(points), _array(points), _array(logits), _array(rotation), ctx.numbers, ctx.upsampling,
+            _array(winner), _array(amount), _array(grads[0]), _array(grads[1]),
+            to_points.numpy(), to_logits.numpy(),
+        )  # fmt: skip
         return to_points, to_logits, None, None, None, None

@@ -10,14 +10,15 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from recon_soft.reference import LARGEST, Settings
+from recon_toolkit.kernels import parallel
 from recon_toolkit.rendering import FAR, NEAR
-from recon_toolkit.rendering.raster_numba import guard, row_bands, sample_coordinates
+from recon_toolkit.rendering.raster_numba import row_bands, sample_coordinates
 from recon_toolkit.rendering.raster_reference import EDGE_ON
 
-__all__ = ["backward", "forward", "guard", "inputs", "row_bands"]
+__all__ = ["backward", "forward", "inputs", "row_bands"]
 
 
 def inputs(vertices: Any, faces: Any, attributes: Any, height: int, width: int, settings: Settings) -> tuple[Any, ...]:
@@ -101,17 +102,20 @@ def _barycentrics(e1, e2, inverse_area, one):  # type: ignore[no-untyped-def]
     return one - b1 - b2, b1, b2
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
-def forward(vertices, faces, attributes, coords, bands, k, clear, depth, means, log_weight, log_clear, covered):  # type: ignore[no-untyped-def]
+@parallel(error_model="numpy")
+def forward(  # type: ignore[no-untyped-def]
+    lo, hi, vertices, faces, attributes, coords, bands, k, clear, depth, means, log_weight, log_clear,
+    covered,
+):  # fmt: skip
     """Fill the sums of recon_soft.reference.Sums for vertices (B, V, 3), faces (F, 3), attributes (B, V, C).
 
     Depths are relative to the middle of the range, and so are the exponents in ``log_weight``. ``log_clear`` costs a
     logarithm a pair and is left at 0 unless ``clear`` is true.
     """
-    batch, height, width = depth.shape
+    _, height, width = depth.shape
     channels = attributes.shape[2]
     zero, one = k[0], k[1]
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         first, last = height * band // bands, height * (band + 1) // bands
         if first == last:
@@ -191,16 +195,16 @@ def _clamped(b, g, zero, one):  # type: ignore[no-untyped-def]
     return g if b >= zero and b <= one else zero
 
 
-@njit(parallel=True, nogil=True, cache=True, error_model="numpy")
+@parallel(error_model="numpy")
 def backward(  # type: ignore[no-untyped-def]
-    vertices, faces, attributes, coords, bands, k, depth, means, log_weight,
-    grad_depth, grad_means, grad_weight, grad_clear, out, out_attributes,
+    lo, hi, vertices, faces, attributes, coords, bands, k, depth, means, log_weight, grad_depth, grad_means,
+    grad_weight, grad_clear, out, out_attributes,
 ):  # fmt: skip
     """Add gradients to ``out`` (B, bands, V, 3) and ``out_attributes`` (B, bands, V, C), a slice per band of rows."""
-    batch, height, width = depth.shape
+    _, height, width = depth.shape
     channels = attributes.shape[2]
     zero, one, two = k[0], k[1], k[2]
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         first, last = height * band // bands, height * (band + 1) // bands
         if first == last:

@@ -171,11 +171,11 @@ class _NumbaSums(torch.autograd.Function):
         depth, log_weight, log_clear = (vertices.new_empty(batch, height, width) for _ in range(3))
         means = vertices.new_empty(batch, height, width, channels)
         covered = torch.empty(batch, height, width, dtype=torch.bool)
-        with kernels.guard():
-            kernels.forward(  # type: ignore[call-arg]
-                *kernels.inputs(_array(vertices), _array(faces.int()), _array(attributes), height, width, settings),
-                clear, depth.numpy(), means.numpy(), log_weight.numpy(), log_clear.numpy(), covered.numpy(),
-            )  # fmt: skip
+        kernels.forward(
+            batch * kernels.row_bands(batch, height),
+            *kernels.inputs(_array(vertices), _array(faces.int()), _array(attributes), height, width, settings),
+            clear, depth.numpy(), means.numpy(), log_weight.numpy(), log_clear.numpy(), covered.numpy(),
+        )  # fmt: skip
         ctx.save_for_backward(vertices, faces, attributes, depth, means, log_weight)
         ctx.settings = settings
         ctx.mark_non_differentiable(covered)
@@ -191,10 +191,10 @@ class _NumbaSums(torch.autograd.Function):
         bands = kernels.row_bands(batch, height)
         gradient = vertices.new_zeros(batch, bands, *vertices.shape[1:])
         gradient_attributes = attributes.new_zeros(batch, bands, *attributes.shape[1:])
-        with kernels.guard():
-            kernels.backward(  # type: ignore[call-arg]
-                *kernels.inputs(_array(vertices), _array(faces.int()), _array(attributes), height, width, ctx.settings),
-                *map(_array, (depth, means, log_weight, *grads[:4])),
-                gradient.numpy(), gradient_attributes.numpy(),
-            )  # fmt: skip
+        kernels.backward(
+            batch * bands,
+            *kernels.inputs(_array(vertices), _array(faces.int()), _array(attributes), height, width, ctx.settings),
+            *map(_array, (depth, means, log_weight, *grads[:4])),
+            gradient.numpy(), gradient_attributes.numpy(),
+        )  # fmt: skip
         return gradient.sum(1), None, gradient_attributes.sum(1), None, None, None, None

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from recon_synthetic_faces.noise import noise, step
-from recon_toolkit.data.packing import usable_cores
+from recon_toolkit.threads import given
 
 #: No head is scaled so that its canonical view leaves the picture.
 _LARGEST_HEAD = 1.12
@@ -110,7 +110,7 @@ def shine(normal, p):  # type: ignore[no-untyped-def]
 
 def develop(images: NDArray[np.uint8], scenes: NDArray[np.void]) -> NDArray[np.uint8]:
     """Rendered pictures (N, 3, H, W) as a camera would have kept them: blur, colours, vignette, grain, JPEG."""
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(given().count) as pool:
         done = list(pool.map(_develop, images, scenes))
     return np.stack(done)
 

@@ -16,9 +16,9 @@ from recon_synthetic_faces.head import template
 from recon_synthetic_faces.kernels import DEPTH_RANGE, kernels
 from recon_synthetic_faces.modes import basis
 from recon_synthetic_faces.photographic import develop
-from recon_toolkit.data.packing import usable_cores
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.rendering import rasterize
+from recon_toolkit.threads import given
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def render(
     true_normals = np.empty((count, 3, size, size), np.float32)
     albedo = np.empty((count, 3, size, size), np.float32)
     photos = _NO_PHOTOGRAPHS if photographs is None else photographs
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(given().count) as pool:
 
         def deform(n: int) -> None:
             kernel.deform(

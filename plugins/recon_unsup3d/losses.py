@@ -155,16 +155,27 @@ class Perceptual(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None])
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] → residual (B, C, h, w) ≥ 0; one pass over both.
+        """Images (B, 3, H, W) in [0, 1] → residual (B, C, h, w) ≥ 0.
 
         (B, 256, H/4, W/4) for relu3_3 alone. With several layers C is the sum of their channels, shallow ones first,
         and h, w the size of the deepest.
         """
-        values, start, residuals = (torch.cat((prediction, target)) - self.mean) / self.std, 0, []
-        for end, factor in self.taps:
+        return self.compare(prediction, self.prepare(target))
+
+    def prepare(self, target: Tensor) -> list[Tensor]:
+        """Images (B, 3, H, W) in [0, 1] → their features, of every layer that is compared, shallow ones first."""
+        values, start, found = (target - self.mean) / self.std, 0, []
+        for end, _ in self.taps:
             values, start = self.features[start:end](values), end
-            first, second = values.float().chunk(2)
-            residuals.append(_scaled((first - second).square(), factor))
+            found.append(values.float())
+        return found
+
+    def compare(self, prediction: Tensor, prepared: list[Tensor]) -> Tensor:
+        """As :meth:`forward`, with the target's features given."""
+        residuals = [
+            _scaled((found - wanted).square(), factor)
+            for found, wanted, (_, factor) in zip(self.prepare(prediction), prepared, self.taps, strict=True)
+        ]
         size = residuals[-1].shape[-2:]
         return torch.cat([_pooled(residual, size) for residual in residuals], dim=1)
 

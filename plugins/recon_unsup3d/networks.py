@@ -6,7 +6,11 @@ stride-2 stage more or fewer for each factor of two. All return raw values: the 
 
 from __future__ import annotations
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 SIZES = (32, 64, 128, 256)
 
@@ -45,6 +49,26 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 def _rectifier(slope: float) -> nn.Module:
     return nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+
+
+class _DoubledConv(nn.Conv2d):
+    """Nearest-neighbour doubling and a 3×3 convolution as one transposed convolution: the same map, 4/9 of the work.
+
+    Each output pixel meets only 2×2 different input pixels, so taps that fall on the same one are added up first.
+    """
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, in_channels, H, W) → (B, out_channels, 2H, 2W)."""
+        taps = F.pad(self.weight, (0, 1)) + F.pad(self.weight, (1, 0))
+        taps = F.pad(taps, (0, 0, 0, 1)) + F.pad(taps, (0, 0, 1, 0))
+        return F.conv_transpose2d(image, taps.transpose(0, 1).flip(-1, -2), stride=2, padding=1)
+
+
+def _laid_out(image: Tensor) -> Tensor:
+    """Channels last where that is faster: in fp32 on a CPU, by a third; bf16 is faster with channels first."""
+    if image.device.type == "cpu" and image.dtype == torch.float32 and not torch.is_autocast_enabled("cpu"):
+        return image.contiguous(memory_format=torch.channels_last)
+    return image
 
 
 def _contract(in_channels: int, channels: list[int], latent: int, slope: float = 0.0) -> list[nn.Module]:
@@ -90,6 +114,8 @@ class ConvAutoencoder(nn.Module):
         bottleneck_slope: of the three activations around the bottleneck for negative values, 0 in the paper. These
             layers have neither normalisation nor bias, and at a high learning rate most units of the bottleneck die:
             then all images get one answer. 0.2 keeps them alive.
+        last_kernel: side of the last two kernels, 5 in the paper.
+        last_width: channels of the layers at full size, which take most of the network's time; ``width`` if not given.
     """
 
     def __init__(
@@ -101,9 +127,12 @@ class ConvAutoencoder(nn.Module):
         width: int = 64,
         latent: int | None = None,
         bottleneck_slope: float = 0.0,
+        last_kernel: Literal[3, 5] = 5,
+        last_width: int | None = None,
     ) -> None:
         super().__init__()
-        _check_width(width)
+        for channels_of in (width, last_width or width):
+            _check_width(channels_of)
         if not 0 <= bottleneck_slope < 1:
             raise ValueError(f"bottleneck_slope {bottleneck_slope} must be 0 or more, and below 1")
         channels, latent = _channels(image_size, width), latent or 4 * width
@@ -113,14 +142,15 @@ class ConvAutoencoder(nn.Module):
         for cin, cout in zip(channels[:0:-1], channels[-2::-1], strict=True):
             layers += [_up(cin, cout), _norm(cout), nn.ReLU(inplace=True)]
             layers += [_same(cout, cout, 3), _norm(cout), nn.ReLU(inplace=True)]
-        layers += [nn.Upsample(scale_factor=2, mode="nearest")]
-        for kernel in (3, 5):
-            layers += [_same(width, width, kernel), _norm(width), nn.ReLU(inplace=True)]
-        self.network = nn.Sequential(*layers, _same(width, out_channels, 5))
+        # Doubling has no weights, but a place in the numbering of published ones.
+        last = last_width or width
+        layers += [nn.Identity(), _DoubledConv(width, last, 3, bias=False), _norm(last), nn.ReLU(inplace=True)]
+        layers += [_same(last, last, last_kernel), _norm(last), nn.ReLU(inplace=True)]
+        self.network = nn.Sequential(*layers, _same(last, out_channels, last_kernel))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, out_channels, H, W)."""
-        return self.network(image)  # type: ignore[no-any-return]
+        return self.network(_laid_out(image)).contiguous()  # type: ignore[no-any-return]
 
 
 class ConvConfidence(nn.Module):
@@ -152,5 +182,5 @@ class ConvConfidence(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in_channels, H, W) → (B, out_channels, H, W) and (B, out_channels, H/4, W/4)."""
-        features = self.network(image)
-        return self.fine(features), self.coarse(features)
+        features = self.network(_laid_out(image))
+        return self.fine(features).contiguous(), self.coarse(features).contiguous()

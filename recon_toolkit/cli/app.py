@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 import typer.main
 
+from recon_toolkit import threads
 from recon_toolkit.cli import (
     bench,
     check_renderer,
@@ -36,6 +37,8 @@ EXIT_CODES = (
     "conform, or only some pictures could be used, 130 interrupted."
 )
 GLOBAL_FLAGS = ("--debug", "--quiet")
+#: Global options with a value.
+GLOBAL_OPTIONS = ("--threads",)
 
 app = typer.Typer(
     name="recon",
@@ -46,7 +49,7 @@ app = typer.Typer(
     "  recon reconstruct --run runs/faces photo.png\n"
     "  recon pipelines\n"
     "  recon plugins",
-    epilog=f"{EXIT_CODES} --debug and --quiet may also stand after the command.",
+    epilog=f"{EXIT_CODES} --debug, --quiet and --threads may also stand after the command.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -70,7 +73,19 @@ def _global_options(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars; warnings still appear.")] = False,
+    thread_count: Annotated[
+        int | None,
+        typer.Option(
+            "--threads",
+            min=1,
+            metavar="N",
+            help="CPU threads to use; by default those this process was given.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
+    if thread_count is not None:
+        threads.take(thread_count)
     context.obj = Settings(debug=debug, quiet=quiet)
 
 
@@ -83,6 +98,7 @@ for command in (
 
 def main() -> None:
     """Entry point of the ``recon`` script."""
+    threads.take()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: cleans up and says so
     sys.exit(execute(sys.argv[1:]))
 
@@ -113,10 +129,17 @@ def execute(arguments: Sequence[str]) -> int:
 
 
 def _hoist_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Global flags first, wherever they stood, so that ``recon run --debug`` works for every command."""
+    """Global options first, wherever they stood, so that ``recon run --debug`` works for every command."""
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
-    flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:end]]
-    rest = [word for word in arguments[:end] if word not in GLOBAL_FLAGS]
+    flags: list[str] = []
+    rest: list[str] = []
+    words = iter(arguments[:end])
+    for word in words:
+        if word in GLOBAL_FLAGS or word.partition("=")[0] in GLOBAL_OPTIONS:
+            flags.append(word)
+            flags += [value for value in (next(words, None),) if value is not None] if word in GLOBAL_OPTIONS else []
+        else:
+            rest.append(word)
     return flags, [*rest, *arguments[end:]]
 
 

@@ -11,6 +11,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
+Precision = Literal["fp32", "bf16"]
 
 
 class _Section(BaseModel):
@@ -32,7 +33,7 @@ class TrainingConfig(_Section):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     part_warmup_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # a longer warm-up of some networks, by role
     clip_gradient: Positive | None = None  # largest norm of the gradient
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision | Literal["auto"] = "fp32"  # auto: bf16 where the device has instructions for it
     augment_flip: bool = True
     validate_every: Count | None = None  # steps; at the end only if None
     checkpoint_every: Count | None = None  # steps; at validations and at the end if None

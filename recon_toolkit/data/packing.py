@@ -30,6 +30,7 @@ from recon_toolkit.data.decode import (
 from recon_toolkit.data.fields import field_specs
 from recon_toolkit.data.packed import FORMAT_VERSION, PackedImages, PackWriter
 from recon_toolkit.errors import DataError
+from recon_toolkit.threads import given
 
 CHUNK = 256  # images decoded between two writes: 50 MB at 256 pixels
 NAMED = 3  # skipped files named in the summary; the index lists all of them
@@ -232,14 +233,9 @@ def _read_chunks(sources: Sequence[Source], size: int, scale: DepthScale | None)
         except DataError as error:
             return Skipped(source.name, error.message)
 
-    with ThreadPoolExecutor(usable_cores()) as pool:
+    with ThreadPoolExecutor(given().count) as pool:
         for start in range(0, len(sources), CHUNK):
             yield list(pool.map(read, sources[start : start + CHUNK]))
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fingerprint(sources: Sequence[Source], size: int, scale: DepthScale | None) -> str:

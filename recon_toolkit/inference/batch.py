@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_toolkit.data.packing import usable_cores
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.overview import overview
 from recon_toolkit.export.pictures import save_png
@@ -114,7 +113,7 @@ def reconstruct_files(
             sources,
             finder,
             video or VideoFrames(),
-            ahead=max(batch_size, 2 * usable_cores()),
+            ahead=max(batch_size, 2 * torch.get_num_threads()),
             progress=progress,
             description="reading" if steps else "reconstructing",
         )
@@ -178,13 +177,14 @@ def _run(
             done.append(_write(replace(result, name=name), crop, out, outputs))
         return done
 
-    with _working_threads(stop) as pool:
+    threads = torch.get_num_threads()
+    with _working_threads(threads, stop) as pool:
         running: deque[Future[list[tuple[Reconstructed, Result] | Failed]]] = deque()
         for crops, broken in _batches(found, batch_size):
             written.failed += broken
             if crops:
                 running.append(pool.submit(work, [(crop, names.of(crop)) for crop in crops]))
-            while len(running) > 2 * usable_cores():  # the slowest part sets the pace, not the memory
+            while len(running) > 2 * threads:  # the slowest part sets the pace, not the memory
                 written.take(running.popleft().result())
         while running:
             written.take(running.popleft().result())
@@ -203,17 +203,13 @@ def _write(result: Result, crop: Crop, out: Path, outputs: Outputs) -> tuple[Rec
 
 
 @contextmanager
-def _working_threads(stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
+def _working_threads(threads: int, stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
     """Threads that each take whole batches, with one core each: small networks leave cores idle when shared.
 
     When the block ends in an error or Ctrl-C, what has not begun is dropped, and ``stop`` is set for what has.
     """
-    import numba
-
-    numba.set_num_threads(numba.get_num_threads())  # the first of these calls must not come from two threads at once
-    before = torch.get_num_threads()
     torch.set_num_threads(1)  # new threads take it over
-    pool = ThreadPoolExecutor(usable_cores(), initializer=numba.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(threads)
     try:
         yield pool
     except BaseException:
@@ -221,7 +217,7 @@ def _working_threads(stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
         raise
     finally:
         pool.shutdown(cancel_futures=stop.is_set())
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
 def reconstructed(trained: TrainedModel, crops: Sequence[Crop]) -> list[Result]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from recon_toolkit.data.decode import read_image
-from recon_toolkit.data.packing import usable_cores
 from recon_toolkit.data.video import is_video
 from recon_toolkit.errors import DataError, ReconError
 from recon_toolkit.inference.pictures import Crop, Finder, Source, video_sources
 from recon_toolkit.inference.report import Failed
 from recon_toolkit.progress import Progress
+from recon_toolkit.threads import given
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def read_crops(
         progress: where a bar counts the sources.
         description: the bar's label.
     """
-    pool = ThreadPoolExecutor(usable_cores())
+    pool = ThreadPoolExecutor(given().count)
     try:
         with progress.task(description, len(sources), "img") as task:
             waiting: deque[tuple[Source, Future[list[Crop | Failed]] | None]] = deque()

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recon_toolkit.geometry import Camera, backproject, inverse_transform, transform, view_matrix
+from recon_toolkit.kernels import parallel
 from recon_toolkit.rendering.backends import Backend, choose_backend
 from recon_toolkit.rendering.rasterize import as_array
 
@@ -116,11 +116,11 @@ def _place(
     return _NumbaVertices.apply(depth, rotation, offset, rays, *lens)  # type: ignore[no-any-return]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _forward(depth, rotation, offset, rays, constants, out):  # type: ignore[no-untyped-def]
-    batch, height, width = depth.shape
+@parallel()
+def _forward(lo, hi, depth, rotation, offset, rays, constants, out):  # type: ignore[no-untyped-def]
+    _, height, width = depth.shape
     fu, fv, cu, cv, zero, one = constants
-    for row in prange(batch * height):
+    for row in range(lo, hi):
         n, y = row // height, row % height
         r, o = rotation[n], offset[n]
         for x in range(width):
@@ -133,12 +133,14 @@ def _forward(depth, rotation, offset, rays, constants, out):  # type: ignore[no-
             out[n, y * width + x, 2] = pz
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def _backward(depth, rotation, offset, rays, constants, grad, grad_depth, grad_rotation, grad_offset):  # type: ignore[no-untyped-def]
+@parallel()
+def _backward(  # type: ignore[no-untyped-def]
+    lo, hi, depth, rotation, offset, rays, constants, grad, grad_depth, grad_rotation, grad_offset,
+):  # fmt: skip
     """Gradients; those of rotation (B, H, 3, 3) and offset (B, H, 3) are per row, to be summed."""
-    batch, height, width = depth.shape
+    _, height, width = depth.shape
     fu, fv, zero, one = constants[0], constants[1], constants[4], constants[5]
-    for row in prange(batch * height):
+    for row in range(lo, hi):
         n, y = row // height, row % height
         r, o, gr, go = rotation[n], offset[n], grad_rotation[n, y], grad_offset[n, y]
         for x in range(width):
@@ -166,33 +168,34 @@ def _backward(depth, rotation, offset, rays, constants, grad, grad_depth, grad_r
 class _NumbaVertices(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, depth: Tensor, rotation: Tensor, offset: Tensor, rays: Tensor, *camera: float) -> Tensor:
-        from recon_toolkit.rendering.raster_numba import guard
-
         batch, height, width = depth.shape
         out = depth.new_empty(batch, height * width, 3)
         constants = torch.tensor([*camera, 0.0, 1.0], dtype=depth.dtype)  # fu, fv, cu, cv, and numbers of its type
-        with guard():
-            _forward(
-                as_array(depth), as_array(rotation), as_array(offset), as_array(rays), constants.numpy(), out.numpy()
-            )
+        _forward(
+            batch * height,
+            as_array(depth),
+            as_array(rotation),
+            as_array(offset),
+            as_array(rays),
+            constants.numpy(),
+            out.numpy(),
+        )
         ctx.save_for_backward(depth, rotation, offset, rays, constants)
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        from recon_toolkit.rendering.raster_numba import guard
-
         depth, rotation, offset, rays, constants = ctx.saved_tensors
         batch, height, _ = depth.shape
         grad_depth = torch.empty_like(depth, memory_format=torch.contiguous_format)
         grad_rotation = depth.new_zeros(batch, height, 3, 3)
         grad_offset = depth.new_zeros(batch, height, 3)
-        with guard():
-            _backward(  # type: ignore[call-arg]
-                *map(as_array, (depth, rotation, offset, rays, constants, grad)),
-                grad_depth.numpy(),
-                grad_rotation.numpy(),
-                grad_offset.numpy(),
-            )
+        _backward(
+            batch * height,
+            *map(as_array, (depth, rotation, offset, rays, constants, grad)),
+            grad_depth.numpy(),
+            grad_rotation.numpy(),
+            grad_offset.numpy(),
+        )
         return grad_depth, grad_rotation.sum(1), grad_offset.sum(1), None, None, None, None, None

@@ -6,32 +6,18 @@ multiply-add), so faces and depths agree to the last bit; only sums of gradients
 
 from __future__ import annotations
 
-import threading
-from contextlib import AbstractContextManager, nullcontext
-
-import numba
 import numpy as np
-from numba import njit, prange
+import torch
+from numba import njit
 from numpy.typing import NDArray
 
+from recon_toolkit.kernels import compiled, parallel
 from recon_toolkit.rendering.raster_reference import EDGE_ON
-
-_LOCK = threading.Lock()
-
-
-def guard() -> AbstractContextManager[object]:
-    """What kernels run in: Numba's fallback threading layer must not be entered by two threads at once."""
-    try:
-        layer = numba.threading_layer()  # type: ignore[attr-defined]
-    except ValueError:  # no parallel kernel has run yet
-        return _LOCK
-    return _LOCK if layer == "workqueue" else nullcontext()
 
 
 def row_bands(batch: int, height: int) -> int:
     """Bands of rows per image that give every thread work: one when the batch alone does."""
-    threads = int(numba.get_num_threads())
-    return max(1, min(height, -(-threads // max(batch, 1))))
+    return max(1, min(height, -(-torch.get_num_threads() // max(batch, 1))))
 
 
 @njit(inline="always")
@@ -42,7 +28,7 @@ def _edge(ax, ay, bx, by):  # type: ignore[no-untyped-def]
     return ax, ay, bx - ax, by - ay, False
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def _draw(vertices, faces, coords, first_row, last_row, near, far, nearest, winner):  # type: ignore[no-untyped-def]
     """Draw one mesh into rows first_row..last_row−1 of ``nearest`` (depth) and ``winner`` (face)."""
     width = nearest.shape[1]
@@ -136,12 +122,12 @@ def _add_edge_gradient(vertices, faces, f, px, py, g0, g1, g2, out):  # type: ig
     out[c, 1] += g0 * bx - g1 * ax
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def rasterize_forward(vertices, faces, coords, bands, near, far, winner, barycentric, depth):  # type: ignore[no-untyped-def]
+@parallel()
+def rasterize_forward(lo, hi, vertices, faces, coords, bands, near, far, winner, barycentric, depth):  # type: ignore[no-untyped-def]
     """Fill ``winner`` (B, H, W) int32, ``barycentric`` (B, H, W, 3) and ``depth`` (B, H, W) for vertices (B, V, 3)."""
-    batch, height, width = winner.shape
+    _, height, width = winner.shape
     one = coords[1]
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         first, last = height * band // bands, height * (band + 1) // bands
         for y in range(first, last):
@@ -169,12 +155,12 @@ def rasterize_forward(vertices, faces, coords, bands, near, far, winner, barycen
                     barycentric[n, y, x, 2] = q2 / total
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def rasterize_backward(vertices, faces, coords, bands, winner, grad_barycentric, grad_depth, out):  # type: ignore[no-untyped-def]
+@parallel()
+def rasterize_backward(lo, hi, vertices, faces, coords, bands, winner, grad_barycentric, grad_depth, out):  # type: ignore[no-untyped-def]
     """Add the gradient of barycentrics and depth to ``out`` (B, bands, V, 3), one slice per band of rows."""
-    batch, height, width = winner.shape
+    _, height, width = winner.shape
     one = coords[1]
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         vs, grad = vertices[n], out[n, band]
         for y in range(height * band // bands, height * (band + 1) // bands):
@@ -203,15 +189,15 @@ def rasterize_backward(vertices, faces, coords, bands, winner, grad_barycentric,
                 _add_edge_gradient(vs, faces, f, px, py, h0 * i0 + gd, h1 * i1 + gd, h2 * i2 + gd, grad)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def depth_forward(vertices, faces, coords, bands, near, far, samples, winner, depth, covered):  # type: ignore[no-untyped-def]
+@parallel()
+def depth_forward(lo, hi, vertices, faces, coords, bands, near, far, samples, winner, depth, covered):  # type: ignore[no-untyped-def]
     """Mean depth (B, H, W) over samples × samples, and which pixels have all their samples covered.
 
     ``winner`` (B, samples·H, samples·W) keeps the faces for the backward pass; vertices are in sample coordinates.
     """
-    batch, height, width = depth.shape
+    _, height, width = depth.shape
     inverse = coords[1] / coords.dtype.type(samples * samples)
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         first, last = height * band // bands, height * (band + 1) // bands
         if first == last:
@@ -233,13 +219,13 @@ def depth_forward(vertices, faces, coords, bands, near, far, samples, winner, de
                 depth[n, y, x] = total * inverse if full else coords[0]
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def depth_backward(vertices, faces, coords, bands, samples, winner, covered, grad_depth, out):  # type: ignore[no-untyped-def]
+@parallel()
+def depth_backward(lo, hi, vertices, faces, coords, bands, samples, winner, covered, grad_depth, out):  # type: ignore[no-untyped-def]
     """Add the gradient of the mean depth to ``out`` (B, bands, V, 3)."""
-    batch, height, width = covered.shape
+    _, height, width = covered.shape
     one = coords[1]
     share = one / coords.dtype.type(samples * samples)
-    for task in prange(batch * bands):
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         vs, grad = vertices[n], out[n, band]
         for y in range(height * band // bands, height * (band + 1) // bands):
@@ -265,11 +251,11 @@ def depth_backward(vertices, faces, coords, bands, samples, winner, covered, gra
                         _add_edge_gradient(vs, faces, f, px, py, gd - h * i0, gd - h * i1, gd - h * i2, grad)
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def interpolate_forward(attributes, faces, winner, barycentric, out):  # type: ignore[no-untyped-def]
+@parallel()
+def interpolate_forward(lo, hi, attributes, faces, winner, barycentric, out):  # type: ignore[no-untyped-def]
     """out (B, H, W, C) = Σ_k barycentric_k · attribute of corner k; 0 where there is no face."""
-    batch, height, width = winner.shape
-    for row in prange(batch * height):
+    _, height, width = winner.shape
+    for row in range(lo, hi):
         n, y = row // height, row % height
         for x in range(width):
             f = winner[n, y, x]
@@ -284,11 +270,13 @@ def interpolate_forward(attributes, faces, winner, barycentric, out):  # type: i
                     )
 
 
-@njit(parallel=True, nogil=True, cache=True)
-def interpolate_backward(attributes, faces, winner, barycentric, grad, bands, grad_attributes, grad_barycentric):  # type: ignore[no-untyped-def]
+@parallel()
+def interpolate_backward(  # type: ignore[no-untyped-def]
+    lo, hi, attributes, faces, winner, barycentric, grad, bands, grad_attributes, grad_barycentric,
+):  # fmt: skip
     """Gradients to the attributes (B, bands, V, C) and to the barycentrics (B, H, W, 3)."""
-    batch, height, width = winner.shape
-    for task in prange(batch * bands):
+    _, height, width = winner.shape
+    for task in range(lo, hi):
         n, band = task // bands, task % bands
         for y in range(height * band // bands, height * (band + 1) // bands):
             for x in range(width):
@@ -307,7 +295,7 @@ def interpolate_backward(attributes, faces, winner, barycentric, grad, bands, gr
                     grad_barycentric[n, y, x, k] = total
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc"})
+@compiled(fastmath={"reassoc"})
 def measure(numbers, flags):  # type: ignore[no-untyped-def]
     """Per mesh of numbers (B, V · 3), into flags (B, 2): are all of them finite, and has one of them z > 0?
 

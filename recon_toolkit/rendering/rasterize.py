@@ -211,11 +211,10 @@ class _NumbaRasterize(torch.autograd.Function):
         coordinates = kernels.sample_coordinates(height, width, points.dtype)
         bands = kernels.row_bands(batch, height)
         limits = _limits(vertices, near, far)
-        with kernels.guard():
-            kernels.rasterize_forward(
-                points, as_array(faces), coordinates, bands, limits[0], limits[1],
-                face.numpy(), barycentric.numpy(), depth.numpy(),
-            )  # fmt: skip
+        kernels.rasterize_forward(
+            batch * bands, points, as_array(faces), coordinates, bands, limits[0], limits[1],
+            face.numpy(), barycentric.numpy(), depth.numpy(),
+        )  # fmt: skip
         ctx.save_for_backward(vertices, faces, face)
         ctx.mark_non_differentiable(face)
         return face, barycentric, depth
@@ -229,11 +228,11 @@ class _NumbaRasterize(torch.autograd.Function):
         points = as_array(vertices)
         bands = kernels.row_bands(len(points), face.shape[1])
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
-        with kernels.guard():
-            kernels.rasterize_backward(
-                points, as_array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype), bands,
-                face.numpy(), as_array(grad_barycentric), as_array(grad_depth), gradient.numpy(),
-            )  # fmt: skip
+        kernels.rasterize_backward(
+            len(points) * bands,
+            points, as_array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype), bands,
+            face.numpy(), as_array(grad_barycentric), as_array(grad_depth), gradient.numpy(),
+        )  # fmt: skip
         return gradient.sum(1), None, None, None, None, None
 
 
@@ -252,11 +251,10 @@ class _NumbaDepth(torch.autograd.Function):
         coordinates = kernels.sample_coordinates(height * samples, width * samples, points.dtype)
         bands = kernels.row_bands(batch, height)
         limits = _limits(vertices, near, far)
-        with kernels.guard():
-            kernels.depth_forward(
-                points, as_array(faces), coordinates, bands, limits[0], limits[1], samples,
-                face.numpy(), depth.numpy(), covered.numpy(),
-            )  # fmt: skip
+        kernels.depth_forward(
+            batch * bands, points, as_array(faces), coordinates, bands, limits[0], limits[1], samples,
+            face.numpy(), depth.numpy(), covered.numpy(),
+        )  # fmt: skip
         ctx.save_for_backward(vertices, faces, face, covered)
         ctx.samples = samples
         ctx.mark_non_differentiable(covered)
@@ -271,11 +269,11 @@ class _NumbaDepth(torch.autograd.Function):
         points = as_array(vertices)
         bands = kernels.row_bands(len(points), covered.shape[1])
         gradient = torch.zeros(len(points), bands, *vertices.shape[1:], dtype=vertices.dtype)
-        with kernels.guard():
-            kernels.depth_backward(
-                points, as_array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype),
-                bands, ctx.samples, face.numpy(), covered.numpy(), as_array(grad_depth), gradient.numpy(),
-            )  # fmt: skip
+        kernels.depth_backward(
+            len(points) * bands,
+            points, as_array(faces), kernels.sample_coordinates(face.shape[1], face.shape[2], points.dtype),
+            bands, ctx.samples, face.numpy(), covered.numpy(), as_array(grad_depth), gradient.numpy(),
+        )  # fmt: skip
         return gradient.sum(1), None, None, None, None, None, None
 
 
@@ -285,10 +283,14 @@ class _NumbaInterpolate(torch.autograd.Function):
         from recon_toolkit.rendering import raster_numba as kernels
 
         out = attributes.new_empty(*face.shape, attributes.shape[2])
-        with kernels.guard():
-            kernels.interpolate_forward(
-                as_array(attributes), as_array(faces), as_array(face), as_array(barycentric), out.numpy()
-            )
+        kernels.interpolate_forward(
+            len(face) * face.shape[1],
+            as_array(attributes),
+            as_array(faces),
+            as_array(face),
+            as_array(barycentric),
+            out.numpy(),
+        )
         ctx.save_for_backward(attributes, faces, face, barycentric)
         return out
 
@@ -301,9 +303,9 @@ class _NumbaInterpolate(torch.autograd.Function):
         bands = kernels.row_bands(*face.shape[:2])
         grad_attributes = attributes.new_zeros(len(attributes), bands, *attributes.shape[1:])
         grad_barycentric = torch.empty_like(barycentric, memory_format=torch.contiguous_format)
-        with kernels.guard():
-            kernels.interpolate_backward(
-                as_array(attributes), as_array(faces), as_array(face), as_array(barycentric), as_array(grad), bands,
-                grad_attributes.numpy(), grad_barycentric.numpy(),
-            )  # fmt: skip
+        kernels.interpolate_backward(
+            len(face) * bands,
+            as_array(attributes), as_array(faces), as_array(face), as_array(barycentric), as_array(grad), bands,
+            grad_attributes.numpy(), grad_barycentric.numpy(),
+        )  # fmt: skip
         return grad_attributes.sum(1), None, None, grad_barycentric

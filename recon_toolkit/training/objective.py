@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -120,10 +120,11 @@ class Objective:
         """
         values: dict[str, Tensor] = {}
         total: Tensor | None = None
+        prepared: dict[tuple[int, int], Any] = {}
         for term in self.terms:
             weight = self.weight(term, epoch)
             with torch.set_grad_enabled(weight != 0 and torch.is_grad_enabled()):
-                value = self._evaluate(term, output, batch)
+                value = self._evaluate(term, output, batch, prepared)
             values[term.name] = value.detach()
             if weight != 0:
                 total = value * weight if total is None else total + value * weight
@@ -131,7 +132,9 @@ class Objective:
             raise _problem("losses", "every term has weight 0", "give at least one a weight")
         return Losses(total, values)
 
-    def _evaluate(self, term: LossTerm, output: ModelOutput, batch: Batch | None) -> Tensor:
+    def _evaluate(
+        self, term: LossTerm, output: ModelOutput, batch: Batch | None, prepared: dict[tuple[int, int], Any]
+    ) -> Tensor:
         if term.takes != "pair":
             arguments = (output,) if term.takes == "output" else (output, batch)
             with self.autocast(), blamed(f"the loss of losses.{term.name}"):
@@ -139,11 +142,22 @@ class Objective:
             return value.float().mean()
         pair = output.pairs[term.of]
         with self.autocast(), blamed(f"the loss of losses.{term.name}"):
-            residual: Tensor = term.component(pair.prediction, pair.target)
+            residual = self._residual(term.component, pair, prepared)
         self._check_residual(term, residual, pair)
         residual = residual.float()
         spread = None if term.likelihood == "none" else spread_for(pair, *residual.shape[-2:])
         return masked_mean(negative_log_likelihood(residual, spread, term.likelihood), pair.mask if term.mask else None)
+
+    @staticmethod
+    def _residual(component: Any, pair: ImagePair, prepared: dict[tuple[int, int], Any]) -> Tensor:
+        """The residual of a pair; what depends on the target alone is computed once for all terms that share it."""
+        if not hasattr(component, "prepare"):
+            return component(pair.prediction, pair.target)  # type: ignore[no-any-return]
+        key = (id(component), id(pair.target))
+        if key not in prepared:
+            with torch.no_grad():
+                prepared[key] = component.prepare(pair.target)
+        return component.compare(pair.prediction, prepared[key])  # type: ignore[no-any-return]
 
     @staticmethod
     def _check_residual(term: LossTerm, residual: object, pair: ImagePair) -> None:

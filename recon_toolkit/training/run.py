@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_losses, build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline
+from recon_toolkit.config.schema import Precision
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import CheckpointError, ReconError
 from recon_toolkit.files import write_text
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch
+from recon_toolkit.threads import given
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.budget import FILE as BUDGET
 from recon_toolkit.training.budget import recorded_steps, steps_given
@@ -30,6 +33,7 @@ from recon_toolkit.training.estimate import available_memory_mb, parameter_count
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
 from recon_toolkit.training.objective import Objective
+from recon_toolkit.training.precision import native_bf16, settled, slowdown
 from recon_toolkit.training.reporter import Reporter
 from recon_toolkit.training.run_data import open_splits
 from recon_toolkit.training.summary import RunSummary
@@ -38,7 +42,7 @@ from recon_toolkit.training.trained import PIPELINE
 ENVIRONMENT, LOCK = "environment.json", ".lock"
 #: What a run writes before its first checkpoint.
 _FIRST_FILES = {PIPELINE, ENVIRONMENT, BUDGET, "metrics.jsonl"}
-_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def run_pipeline(
@@ -72,11 +76,18 @@ def run_pipeline(
     with _claimed(out):
         config = resolved.pipeline.training
         saved = _open_folder(out, resolved, resume)
-        fabric = _fabric(resolved, device)
+        before = _first_session(out) if saved is not None else None
+        fabric, precision = _fabric(resolved, device, before)
+        if precision == "bf16" and not native_bf16(fabric.device):
+            progress.warn(
+                f"bf16 is emulated on this {fabric.device.type}: a convolution takes {slowdown(fabric.device):.1f} "
+                "times as long as in fp32; stop, and start again with --set training.precision=fp32"
+            )
         torch.manual_seed(resolved.pipeline.seed)
         model = build_model(resolved)  # also fails on missing weights before any data is made
         if config.start_from is not None and saved is None:
-            files.load_weights(model, *_start(config.start_from))
+            start, file = files.inference_checkpoint(config.start_from)
+            files.load_weights(model, start.weights, str(file))
         objective = Objective(build_losses(resolved), fabric.autocast)
         _check_terms(model, objective, resolved.pipeline.image_size)
         with fabric.rank_zero_first():
@@ -84,13 +95,13 @@ def run_pipeline(
         record = environment(
             command=command or [],
             device=fabric.device,
-            precision=config.precision,
+            precision=precision,
             seed=resolved.pipeline.seed,
             fingerprint=resolved.fingerprint,
             data=splits.fingerprints(),
         )
         if fabric.global_rank == 0:
-            _record(out, resolved, record, saved)
+            _record(out, resolved, record, before, saved)
         log = MetricsLog(
             out if fabric.global_rank == 0 else None,
             continue_from=saved.step if saved else 0,
@@ -113,7 +124,7 @@ def run_pipeline(
         )
         if steps is None:
             trainer.settle_steps()
-        _announce(trainer, progress)  # before restoring: it draws random numbers where the model does
+        _announce(trainer, precision, progress)  # before restoring: it draws random numbers where the model does
         if saved is not None:
             trainer.restore(saved)
             progress.say(f"continuing {out} at step {saved.step}")
@@ -124,22 +135,34 @@ def run_pipeline(
         return summary
 
 
-def _start(path: Path) -> tuple[dict[str, Tensor], str]:
-    """The weights of a run folder or of a weights file, and where they came from."""
-    if path.is_dir():
-        tensors, file = files.inference_weights(path)
-        return tensors, str(file)
-    stored = files.load_checkpoint(path)
-    return stored.part("average") or stored.part("model"), str(path)
+def _first_session(out: Path) -> Environment | None:
+    """What the run in a folder was started with, if that was recorded."""
+    path = out / ENVIRONMENT
+    if not path.is_file():
+        return None
+    try:
+        return Environment.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(
+            "the record of the run's first session is damaged",
+            where=str(path),
+            remedy="remove this file to resume without its check of data and precision",
+        ) from error
 
 
-def _record(out: Path, resolved: ResolvedPipeline, record: Environment, saved: files.Checkpoint | None) -> None:
+def _record(
+    out: Path,
+    resolved: ResolvedPipeline,
+    record: Environment,
+    before: Environment | None,
+    saved: files.Checkpoint | None,
+) -> None:
     """Write the pipeline and the environment; of a resumed run, check the data and keep the first session's record."""
     path = out / ENVIRONMENT
-    if saved is not None and path.is_file():
-        before = Environment.model_validate_json(path.read_bytes()).data
-        if before != record.data:
-            changed = ", ".join(k for k in before.keys() | record.data.keys() if before.get(k) != record.data.get(k))
+    if saved is not None and before is not None:
+        if before.data != record.data:
+            names = before.data.keys() | record.data.keys()
+            changed = ", ".join(sorted(k for k in names if before.data.get(k) != record.data.get(k)))
             raise CheckpointError(
                 f"the data has changed since the run started: {changed}",
                 where=str(out),
@@ -213,7 +236,8 @@ def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.C
     return saved
 
 
-def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
+def _fabric(resolved: ResolvedPipeline, device: str, before: Environment | None) -> tuple[Fabric, Precision]:
+    """The devices, and the precision: that which a resumed run began with."""
     config = resolved.pipeline.training
     accelerator = config.accelerator if device == "auto" else device
     kind, _, index = accelerator.partition(":")
@@ -228,20 +252,24 @@ def _fabric(resolved: ResolvedPipeline, device: str) -> Fabric:
             "no CUDA device is available to torch", where="--device", remedy="use --device cpu, or leave it out"
         )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its notes on precision are in environment.json
+    devices = [int(index)] if index else config.devices
     try:
-        fabric = Fabric(
-            accelerator=kind,
-            devices=[int(index)] if index else config.devices,
-            precision=_PRECISION[config.precision],  # type: ignore[arg-type]
-        )
+        fabric = Fabric(accelerator=kind, devices=devices)
+        precision = settled(before.precision if before is not None else config.precision, fabric.device)
+        fabric = Fabric(accelerator=kind, devices=devices, precision=_PRECISION[precision])
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise ReconError(str(error), where="--device", remedy="use auto, cpu, cuda, cuda:N or mps") from error
     if config.devices > 1:
         fabric.launch()
-    return fabric
+    return fabric, precision
 
 
-def _announce(trainer: Trainer, progress: Progress) -> None:
+def _place(trainer: Trainer) -> str:
+    device = trainer.fabric.device
+    return f"the CPU with {given()}" if device.type == "cpu" else str(device)
+
+
+def _announce(trainer: Trainer, precision: Precision, progress: Progress) -> None:
     """Say, before training starts, how large the model is and how much memory it will take; warn if too much."""
 
     def loss(images: int) -> Tensor:
@@ -261,7 +289,7 @@ def _announce(trainer: Trainer, progress: Progress) -> None:
     count = parameter_count(trainer.model)
     progress.say(
         f"{count / 1e6:.2f} M parameters, {len(trainer.data)} training images, {trainer.steps} steps of "
-        f"{trainer.config.batch_size} on {trainer.fabric.device} in {trainer.config.precision}; "
+        f"{trainer.config.batch_size} on {_place(trainer)} in {precision}; "
         f"about {need / 1024:.1f} GiB of memory at the peak"
     )
     if need > 0.95 * have:

@@ -6,13 +6,11 @@ and they do not stall when another program takes a core. The result depends on t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 
-import numba
 import torch
 from torch import Tensor, nn
 
@@ -49,24 +47,21 @@ class ShardedGradients:
     """Runs shards of a batch on threads of their own, each with its share of the cores.
 
     Args:
-        workers: threads; 2 or more.
+        workers: shards; 2 or more.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        # Numba starts its threads at the first of these calls, which must not come from two threads at once.
-        numba.set_num_threads(numba.get_num_threads())
-        self._inner = max(1, (os.cpu_count() or 1) // workers)
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="shard", initializer=self._start)
-
-    def _start(self) -> None:
-        numba.set_num_threads(min(self._inner, numba.get_num_threads()))
+        threads = torch.get_num_threads()
+        self._inner = max(1, threads // workers)
+        # Where fewer threads are given than there are shards, a thread takes several: the result stays the same.
+        self._pool = ThreadPoolExecutor(min(workers, threads), thread_name_prefix="shard")
 
     @contextmanager
     def threads(self) -> Iterator[None]:
         """Give each worker its share of the cores while the block runs."""
         before = torch.get_num_threads()
-        torch.set_num_threads(min(before, self._inner))
+        torch.set_num_threads(self._inner)
         try:
             yield
         finally:

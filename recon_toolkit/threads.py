@@ -1,0 +1,96 @@
+"""The threads that this process was given: by its command line, its scheduler, its container or the machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+#: Environment variables that say how many, and are obeyed where they ask for fewer than the cores allow.
+_VARIABLES = ("OMP_NUM_THREADS", "SLURM_CPUS_PER_TASK")
+_taken: Threads | None = None
+
+
+@dataclass(frozen=True)
+class Threads:
+    """A number of threads, and what set it."""
+
+    count: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.count} thread{'s' * (self.count != 1)} ({self.source})"
+
+
+def given() -> Threads:
+    """The threads to use: what :func:`take` took, else the least of cores, CPU quota and environment variables.
+
+    In a process that has loaded torch, not more than torch is set to use there.
+    """
+    if _taken is not None:
+        return _taken
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    found = Threads(cores, "cores")
+    limits = [(name, _number(os.environ.get(name))) for name in _VARIABLES] + [("CPU quota", _quota())]
+    if "torch" in sys.modules:
+        limits.append(("torch.set_num_threads", int(sys.modules["torch"].get_num_threads())))
+    for source, count in limits:
+        if count is not None and count < found.count:
+            found = Threads(count, source)
+    return found
+
+
+def take(count: int | None = None) -> Threads:
+    """Hold this process and those that it starts to a number of threads, by default to those it was given.
+
+    For a process of the toolkit's own: libraries read ``OMP_NUM_THREADS`` when they are loaded. A process that uses the
+    toolkit as a library keeps the number that torch has there.
+    """
+    global _taken
+    _taken = given() if count is None else Threads(count, "--threads")
+    os.environ["OMP_NUM_THREADS"] = str(_taken.count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(_taken.count)
+    return _taken
+
+
+def _number(text: str | None) -> int | None:
+    """The first number of a list such as OpenMP's "4,2", if it is one."""
+    first = (text or "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def _quota() -> int | None:
+    """Whole CPUs of the smallest quota on this process's control group (version 2 or 1) and those around it."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _CGROUPS / "cpu" if controllers else _CGROUPS
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            quotas += [q for q in (_read_quota(folder),) if q is not None]
+            if folder == root:
+                break
+    return max(1, math.ceil(min(quotas))) if quotas else None
+
+
+def _read_quota(folder: Path) -> float | None:
+    """CPUs that one control group may use, if it has a limit."""
+    try:
+        if (folder / "cpu.max").is_file():
+            quota, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text(encoding="utf-8").strip()
+            period = (folder / "cpu.cfs_period_us").read_text(encoding="utf-8").strip()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
