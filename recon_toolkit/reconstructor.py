@@ -86,6 +86,7 @@ class Reconstructor:
         detector: str | Detector | None = AUTO,
         device: torch.device | str = "cpu",
         host: PluginHost | None = None,
+        trust: bool = False,
     ) -> Reconstructor:
         """Load a trained model: of a run, of a weights file, or a bundled one; the only bundled one by default.
 
@@ -96,13 +97,15 @@ class Reconstructor:
             detector: a detector's name, or one of your own; None for pictures that are crops already.
             device: where the model goes.
             host: the plugins; all installed ones by default.
+            trust: let in the plugin files and other files that somebody else's run or weights file names.
 
         Raises:
+            ConfigError: it names such files, and ``trust`` is false.
             CheckpointError: there are no such weights, or they cannot be read.
             PluginError: there is no such model or detector.
         """
         host = load_plugins() if host is None else host
-        trained = load_model(run=run, weights=weights, model=model, device=device, host=host)
+        trained = load_model(run=run, weights=weights, model=model, device=device, host=host, trust=trust)
         return cls(trained, detector_for(trained, detector, host) if isinstance(detector, str) else detector)
 
     @property

@@ -25,10 +25,11 @@ training: {steps: 6, batch_size: 8, validate_every: 4, log_every: 2, precision: 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Nothing is read from or left in the user's own cache."""
+    """Nothing is read from or left in the user's own folders."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         yield folder
 
 

@@ -27,7 +27,7 @@ LAYERS = (
 )
 LAYER_OF = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-#: Files that may have more than 400 lines, each with the reason.
+#: Files that may have more than 500 lines, each with the reason.
 LONG_FILES: dict[str, str] = {}
 
 
@@ -77,7 +77,9 @@ def test_the_core_imports_one_way_and_no_plugin(path: Path) -> None:
         if reached in LAYER_OF:  # names of the package itself, such as __version__, are nobody's
             assert LAYER_OF[reached] <= LAYER_OF[own], f"{where}: {own} imports {reached}, which stands above it"
         if own in ("geometry", "rendering"):
-            assert reached in {"geometry", "rendering", "structures", "errors", "kernels"}, f"{where}: {own} imports {reached}"
+            assert reached in {"geometry", "rendering", "structures", "errors", "kernels"}, (
+                f"{where}: {own} imports {reached}"
+            )
 
 
 @pytest.mark.parametrize("path", sources(PLUGINS), ids=lambda path: str(path.relative_to(PLUGINS)))
@@ -97,10 +99,10 @@ def test_plugins_import_public_names_of_the_core_and_no_other_plugin(path: Path)
 def test_files_can_be_read_in_one_sitting(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 400 or LONG_FILES.get(name), f"{name} has {lines} lines: divide it, or list it with a reason"
+    assert lines <= 500 or LONG_FILES.get(name), f"{name} has {lines} lines: divide it, or list it with a reason"
     assert path.name not in ("utils.py", "helpers.py", "misc.py"), f"{name}: name the file by its subject"
 
 
 def test_the_list_of_long_files_is_true() -> None:
-    long = {name for name in LONG_FILES if len((ROOT / name).read_text(encoding="utf-8").splitlines()) > 400}
+    long = {name for name in LONG_FILES if len((ROOT / name).read_text(encoding="utf-8").splitlines()) > 500}
     assert long == set(LONG_FILES)

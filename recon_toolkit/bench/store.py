@@ -17,13 +17,13 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recon_toolkit.bench.plan import Training
+from recon_toolkit.config.stored import PIPELINE
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text
 from recon_toolkit.training.environment import Environment
 from recon_toolkit.training.reporter import IMAGE_SCORES, SUMMARY
 from recon_toolkit.training.run import ENVIRONMENT, LOCK
 from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.trained import PIPELINE
 
 T = TypeVar("T", bound=BaseModel)
 

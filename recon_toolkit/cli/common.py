@@ -37,6 +37,12 @@ ModelWeights = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="Use the model of this weights file.", show_default=False),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Run the plugin files and read the files that somebody else's run or weights file names."
+    ),
+]
 ModelName = Annotated[
     str | None,
     typer.Option(

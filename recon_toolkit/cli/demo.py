@@ -15,6 +15,7 @@ from recon_toolkit.cli.common import (
     ModelRun,
     ModelWeights,
     PluginFiles,
+    Trust,
     plugin_host,
     progress_of,
     torch_device,
@@ -30,6 +31,7 @@ def demo(
     context: typer.Context,
     run: ModelRun = None,
     weights: ModelWeights = None,
+    trust: Trust = False,
     model: ModelName = None,
     detector: DetectorName = "auto",
     detector_set: DetectorSettings = None,
@@ -70,7 +72,7 @@ def demo(
 
         chosen = torch_device(device)
         found = plugin_host(context, plugins, disabled)
-        trained = load_model(run=run, weights=weights, model=model, device=chosen, host=found)
+        trained = load_model(run=run, weights=weights, model=model, device=chosen, host=found, trust=trust)
         loaded = Reconstructor(trained, detector_for(trained, detector, found, detector_set or ()))
         local = listens_to_this_machine_only(listening)
         limits = Limits(upload_bytes=round(upload_limit * MEGABYTE), faces=faces)

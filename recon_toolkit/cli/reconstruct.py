@@ -17,6 +17,7 @@ from recon_toolkit.cli.common import (
     ModelRun,
     ModelWeights,
     PluginFiles,
+    Trust,
     plugin_host,
     print_json,
     progress_of,
@@ -44,6 +45,7 @@ def reconstruct(
     ],
     run: ModelRun = None,
     weights: ModelWeights = None,
+    trust: Trust = False,
     model: ModelName = None,
     out: Annotated[
         Path | None,
@@ -112,7 +114,7 @@ def reconstruct(
     outputs = Outputs(kinds, size=size, texture=texture, height=height, video=video)
     chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
-    trained = load_model(run=run, weights=weights, model=model, device=chosen, host=host)
+    trained = load_model(run=run, weights=weights, model=model, device=chosen, host=host, trust=trust)
     finder = Finder(
         trained.image_size, detector_for(trained, detector, host, detector_set or ()) if detect else None, faces
     )

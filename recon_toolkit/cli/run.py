@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from recon_toolkit.cli.common import AsJson, DisabledPlugins, PluginFiles, fail, plugin_host, print_json, progress_of
+from recon_toolkit.cli.common import (
+    AsJson,
+    DisabledPlugins,
+    PluginFiles,
+    Trust,
+    fail,
+    plugin_host,
+    print_json,
+    progress_of,
+)
 
 if TYPE_CHECKING:
     from recon_toolkit.training.summary import RunSummary
@@ -44,6 +53,7 @@ def run(
     ] = None,
     plugin: PluginFiles = None,
     disable_plugin: DisabledPlugins = None,
+    trust: Trust = False,
     seed: Annotated[
         int | None, typer.Option("--seed", help="Seed of weights, order and augmentation; short for --set seed=N.")
     ] = None,
@@ -67,13 +77,14 @@ def run(
       recon run --pipeline unsup3d-quick --out runs/faces --resume
     """
     from recon_toolkit.config.pipeline import load_pipeline
+    from recon_toolkit.config.stored import is_stored
     from recon_toolkit.errors import DataError
 
     if data is not None and not data.is_dir():
         raise DataError(f"there is no folder {data}", where="--data", remedy="check the path")
     host = plugin_host(context, plugin, disable_plugin)
     settings = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
-    resolved = load_pipeline(pipeline, settings, host)
+    resolved = load_pipeline(pipeline, settings, host, trust=True if trust and is_stored(Path(pipeline)) else None)
 
     from recon_toolkit.training.interrupt import Interrupted
     from recon_toolkit.training.run import run_pipeline

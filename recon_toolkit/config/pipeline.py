@@ -21,9 +21,11 @@ from recon_toolkit.config.problems import Problem, validation_problems
 from recon_toolkit.config.roles import check_pairs, check_roles
 from recon_toolkit.config.schema import Pipeline
 from recon_toolkit.config.sources import find_pipeline, gather
+from recon_toolkit.config.stored import refuse
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
+from recon_toolkit.progress import Progress
 from recon_toolkit.registry import Registered, describe
 
 #: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
@@ -112,6 +114,11 @@ class ResolvedPipeline:
         document = self.pipeline.model_dump(mode="json")
         return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
+    def files_named(self, *sections: str) -> list[Path]:
+        """The files that options of some sections' components name, such as weights: those that building reads."""
+        parts = [part for keys, part in self.components.items() if keys[0] in sections]
+        return [value for part in parts for value in part.options.values() if isinstance(value, Path)]
+
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that are equal if two pipelines train to the same result.
@@ -173,6 +180,8 @@ def load_pipeline(
     host: PluginHost | None = None,
     *,
     layers: Sequence[Entry] = (),
+    trust: bool | None = None,
+    source: str = "",
 ) -> ResolvedPipeline:
     """Find, join and validate a pipeline.
 
@@ -182,6 +191,9 @@ def load_pipeline(
         host: the plugins; a fresh :func:`~recon_toolkit.plugins.load_plugins` by default. The pipeline's own plugin
             files are loaded in addition.
         layers: trees to lay over the file, in order, before the overrides, as a table does for its rows.
+        trust: for a stored pipeline, whether plugin files that it names are executed though somebody else made it;
+            not by default (:mod:`recon_toolkit.config.stored`).
+        source: what messages call a pipeline that is no file of the user's.
 
     Raises:
         ConfigError: anything is wrong; every problem at once, each with its file and line.
@@ -189,7 +201,13 @@ def load_pipeline(
     host = load_plugins() if host is None else host
     name = str(name_or_path) if isinstance(name_or_path, str) else str(name_or_path.resolve())
     path = find_pipeline(name, host)
-    document = gather(path, overrides, host, layers)
+    document = gather(path, overrides, host, layers, trust=trust)
+    given = {file.name for file in host.files}  # the same plugin may lie elsewhere on another machine
+    foreign = [file for file in document.foreign if file.name not in given]
+    if not document.trusted:
+        refuse(foreign, source or str(path))
+    elif foreign:
+        Progress().warn(f"{source or path} is trusted: running {', '.join(map(str, foreign))}")
     host = host.with_files([file for file, _ in document.plugins])
     places = {str(file): place for file, place in document.plugins}
     problems = [*document.problems, *_plugin_problems(host, places)]
@@ -216,19 +234,31 @@ def load_pipeline(
 
 
 def load_pipeline_text(
-    text: str, name: str, overrides: Sequence[str] = (), host: PluginHost | None = None
+    text: str,
+    name: str,
+    overrides: Sequence[str] = (),
+    host: PluginHost | None = None,
+    *,
+    trust: bool | None = None,
+    source: str = "",
 ) -> ResolvedPipeline:
     """:func:`load_pipeline` for a pipeline that is no file, such as one inside a weights file.
 
     Args:
         text: YAML.
         name: what messages call the file, without its ending.
-        overrides, host: as for :func:`load_pipeline`.
+        overrides, host, trust, source: as for :func:`load_pipeline`.
     """
     with TemporaryDirectory() as scratch:  # a pipeline is read from a file, so that its messages name lines
         path = Path(scratch) / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
-        return load_pipeline(path, overrides, host)
+        try:
+            return load_pipeline(path, overrides, host, trust=trust, source=source)
+        except ConfigError as error:  # the scratch file means nothing to anybody
+            places = [
+                (problem, (problem.where or "").replace(str(path), source or path.name)) for problem in error.problems
+            ]
+            raise ConfigError([ReconError(p.message, where=where, remedy=p.remedy) for p, where in places]) from error
 
 
 def resolve_component(kind: Kind, name: str, overrides: Sequence[str], host: PluginHost) -> ResolvedComponent:

@@ -9,6 +9,7 @@ from pathlib import Path
 import recon_toolkit
 from recon_toolkit.config.document import Entry, Place, parse_override, read, shown
 from recon_toolkit.config.merge import merge
+from recon_toolkit.config.stored import is_sealed, is_stored
 from recon_toolkit.errors import ConfigError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost
@@ -45,12 +46,15 @@ class Document:
         plugins: the plugin files it names, absolute, each with its place.
         problems: what was wrong on the way; the tree is as good as it can be.
         whole: every file that is extended could be read.
+        foreign: the plugin files that a stored pipeline of somebody else names, and whether it is trusted.
     """
 
     tree: Entry
     plugins: tuple[tuple[Path, Place], ...]
     problems: tuple[ReconError, ...]
     whole: bool
+    foreign: tuple[Path, ...] = ()
+    trusted: bool = False
 
 
 def builtin_config_dir() -> Path:
@@ -119,8 +123,18 @@ def _find(name: str, what: str, sources: Sequence[PipelineSource], base: Path | 
     raise ConfigError([ReconError(f"there is no {what} '{name}'", where=at, remedy=remedy)])
 
 
-def gather(path: Path, overrides: Sequence[str], host: PluginHost, layers: Sequence[Entry] = ()) -> Document:
+def gather(
+    path: Path,
+    overrides: Sequence[str],
+    host: PluginHost,
+    layers: Sequence[Entry] = (),
+    *,
+    trust: bool | None = None,
+) -> Document:
     """Read a pipeline file, what it extends, further layers, and the overrides, and join them.
+
+    ``trust`` is given for stored pipelines, and is whether files that they name are let in; where it is not, files are
+    the user's own but for the records of runs without a seal.
 
     Raises:
         ConfigError: the file itself cannot be read at all.
@@ -128,7 +142,8 @@ def gather(path: Path, overrides: Sequence[str], host: PluginHost, layers: Seque
     problems: list[ReconError] = []
     plugins: dict[Path, Place] = {}
     gaps: list[Path] = []
-    tree = _chain(path, host, (), plugins, problems, gaps)
+    foreign: dict[Path, Place] = {}
+    tree = _chain(path, host, (), plugins, problems, gaps, foreign, trust)
     for layer in layers:
         tree, found = merge(tree, layer)
         problems += found
@@ -145,7 +160,9 @@ def gather(path: Path, overrides: Sequence[str], host: PluginHost, layers: Seque
         _take_plugins(over, Path.cwd(), plugins, problems)
         tree, found = merge(tree, over)
         problems += found
-    return Document(tree, tuple(plugins.items()), tuple(problems), whole=not gaps)
+    return Document(
+        tree, tuple(plugins.items()), tuple(problems), whole=not gaps, foreign=tuple(foreign), trusted=trust is True
+    )
 
 
 def _chain(
@@ -155,15 +172,25 @@ def _chain(
     plugins: dict[Path, Place],
     problems: list[ReconError],
     gaps: list[Path],
+    foreign: dict[Path, Place],
+    trust: bool | None,
 ) -> Entry:
     """The file at ``path`` laid over what it extends; ``below`` are the files that extend it.
 
-    Fills ``plugins``, ``problems`` and ``gaps``, the files whose ``extends`` leads nowhere.
+    Fills ``plugins``, ``problems``, ``gaps``, the files whose ``extends`` leads nowhere, and ``foreign``.
     """
     tree, found = read(path)
     problems += found
-    _take_plugins(tree, path.parent, plugins, problems)
+    stored = is_stored(path)
+    own = is_sealed(path) if stored else trust is None
+    _take_plugins(tree, path.parent, plugins if own else foreign, problems)
+    if trust:
+        plugins |= foreign
     extends = tree.mapping.pop("extends", None)
+    if (stored or trust is not None) and extends is not None and extends.value is not None:
+        message = f"a stored pipeline is whole and extends nothing: {extends.value!r} was not read"
+        remedy = "remove the line, or start from a pipeline of your own"
+        raise ConfigError([ReconError(message, where=str(extends.place), remedy=remedy)])
     if extends is None or extends.value is None:
         # Nothing lies below, so a null here takes away nothing.
         joined, found = merge(Entry({}, tree.place), tree)
@@ -177,7 +204,7 @@ def _chain(
         if parent in (*below, path):
             circle = " -> ".join(shown(each) for each in (*below, path, parent))
             raise ConfigError([ReconError(f"'extends' goes in a circle: {circle}", where=str(where))])
-        base = _chain(parent, host, (*below, path), plugins, problems, gaps)
+        base = _chain(parent, host, (*below, path), plugins, problems, gaps, foreign, trust)
     except ConfigError as error:
         problems += error.problems
         gaps.append(path)

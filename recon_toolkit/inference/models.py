@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline_text
+from recon_toolkit.config.stored import FILES, PIPELINE, is_sealed, refuse
 from recon_toolkit.errors import CheckpointError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.nearest import suggestion
@@ -28,12 +29,14 @@ class TrainedModel:
         resolved: its pipeline.
         source: where the weights came from, for people.
         device: where it is.
+        trusted: whether files that its losses name may be read.
     """
 
     network: nn.Module
     resolved: ResolvedPipeline
     source: str
     device: torch.device
+    trusted: bool = True
 
     @property
     def camera(self) -> Camera:
@@ -91,6 +94,7 @@ def load_model(
     model: str | None = None,
     device: torch.device | str = "cpu",
     host: PluginHost | None = None,
+    trust: bool = False,
 ) -> TrainedModel:
     """A trained model: of the run folder ``run``, of the file ``weights``, or the bundled one called ``model``.
 
@@ -102,8 +106,11 @@ def load_model(
         model: the name of a bundled model.
         device: where it goes.
         host: the plugins; a fresh :func:`~recon_toolkit.plugins.load_plugins` by default.
+        trust: let in the plugin files and other files that the run or the weights file names. Plugin files are
+            programs: trust who made them. Runs of this user's own need no trust.
 
     Raises:
+        ConfigError: it names files, is not this user's own, and ``trust`` is false.
         CheckpointError: there is no such run or file, or its weights cannot be read.
         ReconError: more than one was named, or the model does not reconstruct photographs.
         PluginError: there is no such bundled model.
@@ -113,11 +120,11 @@ def load_model(
         raise ReconError(f"{' and '.join(named)} name a model each", remedy="give one of them")
     host = load_plugins() if host is None else host
     if run is not None:
-        network, resolved = load_run(Path(run), host, str(device))
+        network, resolved = load_run(Path(run), host, str(device), trust=trust)
         source = str(run)
     else:
         path = Path(weights) if weights is not None else _bundled(model, host).path
-        network, resolved = _load_weights(path, host)
+        network, resolved = _load_weights(path, host, trust or weights is None)
         network, source = network.to(device).eval(), path.stem if weights is None else str(path)
     if not hasattr(network, "reconstruct"):
         raise ReconError(
@@ -125,7 +132,8 @@ def load_model(
             where=source,
             remedy="name one that does",
         )
-    return TrainedModel(network, resolved, source, next(network.parameters()).device)
+    own = trust or model is not None or (run is not None and is_sealed(Path(run) / PIPELINE))
+    return TrainedModel(network, resolved, source, next(network.parameters()).device, own or not named)
 
 
 def _bundled(name: str | None, host: PluginHost) -> BundledModel:
@@ -144,12 +152,14 @@ def _bundled(name: str | None, host: PluginHost) -> BundledModel:
     return chosen[0]
 
 
-def _load_weights(path: Path, host: PluginHost) -> tuple[nn.Module, ResolvedPipeline]:
+def _load_weights(path: Path, host: PluginHost, trust: bool) -> tuple[nn.Module, ResolvedPipeline]:
     """The model of a weights file, built from the pipeline in the file's metadata."""
     if path.is_dir():
         raise CheckpointError("is a folder, not a weights file", where=str(path), remedy="name a run with --run")
     stored = files.load_checkpoint(path)
-    resolved = load_pipeline_text(stored.pipeline, path.stem, [], host)
+    resolved = load_pipeline_text(stored.pipeline, path.stem, [], host, trust=trust, source=str(path))
+    if not trust:
+        refuse(resolved.files_named("model", "encoders", "renderer"), str(path), FILES)
     network = build_model(resolved)
     files.load_weights(network, {name: tensor.float() for name, tensor in stored.weights.items()}, str(path))
     return network, resolved

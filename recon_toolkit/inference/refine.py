@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_losses
+from recon_toolkit.config.stored import FILES, refuse
 from recon_toolkit.errors import ReconError
 from recon_toolkit.inference.models import TrainedModel
 from recon_toolkit.inference.report import RefinementGain
@@ -43,6 +44,8 @@ def objective_of(trained: TrainedModel) -> Objective:
     Raises:
         ReconError: they or the model need ground truth, or a loss cannot be built.
     """
+    if not trained.trusted:
+        refuse(trained.resolved.files_named("losses"), trained.source, FILES)
     objective = Objective(build_losses(trained.resolved))
     needs = {*objective.batch_fields, *getattr(trained.network, "batch_fields", ("image",))} - {"image"}
     if needs:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from recon_toolkit.assembly import build_losses, build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.config.schema import Precision
+from recon_toolkit.config.stored import PIPELINE, SEAL, seal
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import CheckpointError, ReconError
 from recon_toolkit.files import write_text
@@ -37,11 +38,10 @@ from recon_toolkit.training.precision import native_bf16, settled, slowdown
 from recon_toolkit.training.reporter import Reporter
 from recon_toolkit.training.run_data import open_splits
 from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.trained import PIPELINE
 
 ENVIRONMENT, LOCK = "environment.json", ".lock"
 #: What a run writes before its first checkpoint.
-_FIRST_FILES = {PIPELINE, ENVIRONMENT, BUDGET, "metrics.jsonl"}
+_FIRST_FILES = {PIPELINE, SEAL, ENVIRONMENT, BUDGET, "metrics.jsonl"}
 _PRECISION: dict[Precision, Literal["32-true", "bf16-mixed"]] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
@@ -170,6 +170,7 @@ def _record(
             )
         path = out / f"environment-resumed-at-{saved.step:08d}.json"
     write_text(out / PIPELINE, resolved.to_yaml(), durable=True)
+    seal(out)
     write_text(path, record.model_dump_json(indent=1), durable=True)
 
 
