@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,24 @@ def disk_error(error: OSError, path: str | Path) -> DiskError:
         )
     reason = error.strerror or str(error)
     return DiskError(f"cannot be written: {reason}", where=str(path), remedy="check the path and its permissions")
+
+
+def legible(path: str | Path) -> str:
+    """A path as text that can be written anywhere: bytes of a name that are no UTF-8 become a mark."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file.
+
+    Raises:
+        DataError: it is a pipe, a device or a socket: reading would wait, or never end.
+        OSError: there is no such file, or it may not be looked at.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise DataError("is a pipe or a device, not a file", where=legible(path), remedy="name a file")
+    return found.st_size
 
 
 @contextmanager

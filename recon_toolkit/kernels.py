@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import functools
 import os
-import stat
 import sys
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numba
 import torch
+
+from recon_toolkit.cache import private_temporary
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -33,32 +32,17 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         try:
             return numba.njit(nogil=True, cache=True, **options)(function)
         except RuntimeError:  # neither the source's folder nor the user's can be written to
-            folder = _temporary_cache()
+            folder = private_temporary()  # what lies there is executed, so nobody else may write to it
             if folder is None:
                 return numba.njit(nogil=True, **options)(function)
             before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-            numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]
+            numba.config.CACHE_DIR = str(folder / "kernels")  # type: ignore[attr-defined]
             try:
                 return numba.njit(nogil=True, cache=True, **options)(function)
             finally:
                 numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
 
     return decorate
-
-
-@functools.cache
-def _temporary_cache() -> Path | None:
-    """A folder for machine code that nobody else can write to, since what lies there is executed; None if none."""
-    if not hasattr(os, "getuid"):
-        return None
-    folder = Path(tempfile.gettempdir()) / f"recon-toolkit-kernels-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return None
-    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
-    return folder if private and os.access(folder, os.W_OK) else None
 
 
 class Kernel:

@@ -9,11 +9,13 @@ from recon_image_datasets.splits import SPLITS, check_split, data_root, split_fo
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.decode import Box, CentreCrop, Crop, crop_from_option
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.data.packing import Skipped, Source, find_images, pack_sources
+from recon_toolkit.data.packing import Skipped, Source, find_images, named, pack_sources
 from recon_toolkit.errors import DataError, MissingSplit
 
 CROP_LIST = "celeba_crop_bbox.txt"  # as Wu et al. publish it
 PARTITION = "list_eval_partition.txt"  # as CelebA publishes it
+#: As it is redistributed with commas and a heading.
+PARTITION_TABLE = "list_eval_partition.csv"
 IMAGE_FOLDERS = ("img_celeba", "img_align_celeba")
 #: In the aligned 178×218 images the eyes are at about (69, 111) and (108, 111): the face fills this box, with the
 #: eyes a little above its middle.
@@ -28,7 +30,8 @@ class CelebA:
 
     - images in ``img_celeba/`` (in the wild) and ``celeba_crop_bbox.txt`` with lines ``name split x0 y0 w h``,
       split 0, 1, 2 for train, val, test. A box that reaches beyond the image repeats its edge, as the original does;
-    - images in ``img_align_celeba/`` (aligned, 178×218) and ``list_eval_partition.txt`` with lines ``name split``;
+    - images in ``img_align_celeba/`` (aligned, 178×218) and ``list_eval_partition.txt`` with lines ``name split``, or
+      the ``.csv`` with commas and a heading; ``img_align_celeba/img_align_celeba/`` is as good;
     - ``train/``, ``val/`` and ``test/`` with faces that are cropped already.
 
     Nothing is known of the photographs' field of view; the pipeline's ``camera.fov`` is a guess about the crop.
@@ -65,7 +68,7 @@ class CelebA:
         if listed is not None:
             sources, skipped = self._listed(root, listed, split)
         else:
-            folder = split_folder(root, split)
+            folder = split_folder(root, split, context)
             if folder is None:
                 raise DataError(
                     f"holds neither {CROP_LIST}, nor {PARTITION}, nor folders train, val and test",
@@ -73,7 +76,9 @@ class CelebA:
                     remedy="see the data set's documentation for the layouts, or give dataset.crop_list",
                 )
             crop = self.crop or CentreCrop()
-            sources = [Source(path.relative_to(root).as_posix(), path, crop) for path in find_images(folder)]
+            sources = [
+                Source(name, path, crop) for name, path in named(root, find_images(folder, context.progress)).items()
+            ]
         return pack_sources(sources, dataset="celeba", split=split, size=size, context=context, skipped=skipped)
 
     def _list_file(self, root: Path) -> Path | None:
@@ -83,19 +88,21 @@ class CelebA:
             if not path.is_file():
                 raise DataError("no such crop list", where=str(path), remedy="check dataset.crop_list")
             return path
-        return next((root / name for name in (CROP_LIST, PARTITION) if (root / name).is_file()), None)
+        return next((root / name for name in (CROP_LIST, PARTITION, PARTITION_TABLE) if (root / name).is_file()), None)
 
     def _listed(self, root: Path, listed: Path, split: str) -> tuple[list[Source], list[Skipped]]:
         images = next((root / name for name in IMAGE_FOLDERS if (root / name).is_dir()), root)
+        # Redistributed archives hold the folder inside a folder of its name.
+        images = images / images.name if (images / images.name).is_dir() else images
         wanted = SPLITS.index(split)
         sources: list[Source] = []
         skipped: list[Skipped] = []
         try:
-            lines = listed.read_text(encoding="utf-8").splitlines()
+            lines = listed.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot be read: {error}", where=str(listed), remedy="give a text file") from None
         for number, line in enumerate(lines, 1):
-            words = line.split()
+            words = line.replace(",", " ").split()
             if not words or words[0].startswith("#"):
                 continue
             numbers = _integers(words[1:])

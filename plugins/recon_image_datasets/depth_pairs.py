@@ -11,6 +11,7 @@ from recon_toolkit.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, DepthScale
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.data.packing import Skipped, Source, find_files, pack_sources
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import legible
 
 
 class DepthPairs:
@@ -62,7 +63,7 @@ class DepthPairs:
         """
         check_split(split)
         root = data_root(self.root, context, "depth-pairs")
-        folder = split_folder(root, split)
+        folder = split_folder(root, split, context)
         if folder is None:
             raise DataError(
                 "has no folders train, val and test",
@@ -96,13 +97,13 @@ class DepthPairs:
                 remedy=f"{example} goes with {example.replace('image', 'depth')}",
             )
         skipped = [
-            Skipped(path.relative_to(root).as_posix(), f"no {other} belongs to it")
+            Skipped(legible(path.relative_to(root).as_posix()), f"no {other} belongs to it")
             for files, other in ((images, "depth map"), (depths, "image"))
             for key, path in files.items()
             if key not in paired
         ]
         sources = [
-            Source(path.relative_to(root).as_posix(), path, self.crop, depths[key])
+            Source(legible(path.relative_to(root).as_posix()), path, self.crop, depths[key])
             for key, path in images.items()
             if key in paired
         ]

@@ -19,6 +19,7 @@ from recon_synthetic_faces.hair import offset
 from recon_synthetic_faces.head import EAR, HAIR, SKIN
 from recon_synthetic_faces.patches import paint_patches
 from recon_synthetic_faces.photographic import cast_shadow, shine
+from recon_toolkit.kernels import compiled
 
 DEPTH_RANGE = (0.9, 1.1)
 #: This depth of the head frame (mm) lies at the centre of rotation.
@@ -179,17 +180,17 @@ def kernels() -> Kernels:
 
 
 def _entries(digest: str) -> Kernels:
-    @njit(nogil=True, cache=True)
+    @compiled()
     def deform(*arguments: Any) -> None:
         _ = digest
         _deform(*arguments)
 
-    @njit(nogil=True, cache=True)
+    @compiled()
     def shade(*arguments: Any) -> None:
         _ = digest
         _shade(*arguments)
 
-    @njit(nogil=True, cache=True)
+    @compiled()
     def truth(*arguments: Any) -> None:
         _ = digest
         _truth(*arguments)

@@ -13,6 +13,7 @@ import typer
 import typer.main
 
 from recon_toolkit import threads
+from recon_toolkit.cache import settle_matplotlib
 from recon_toolkit.cli import (
     bench,
     check_renderer,
@@ -31,6 +32,7 @@ from recon_toolkit.cli import (
 from recon_toolkit.cli.common import Settings, fail
 from recon_toolkit.cli.plugin_commands import GroupWithPlugins
 from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.files import NO_SPACE
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed, a renderer does not "
@@ -98,9 +100,21 @@ for command in (
 
 def main() -> None:
     """Entry point of the ``recon`` script."""
+    _settle_streams()
     threads.take()
+    settle_matplotlib()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C: cleans up and says so
     sys.exit(execute(sys.argv[1:]))
+
+
+def _settle_streams() -> None:
+    """Where a stream cannot take a character, a question mark stands in its place; where it is closed, nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed before we started
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  it stays open to the end
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -123,6 +137,9 @@ def execute(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _reader_left()
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            fail("no space left on the disk that the output goes to")
+            return _reader_left(2)
         message = f"{type(error).__name__}: {error}; this is a fault of recon-toolkit or of a plugin"
         return _report(error, [f"{message} (--debug shows where)"], 1, "--debug" in flags)
     return _flushed(0)
@@ -156,10 +173,15 @@ def _flushed(code: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_left()
+    except OSError as error:  # the disk that it goes to is full
+        fail(f"the output could not be written: {error.strerror}")
+        return _reader_left(code or 2)
+    except ValueError:  # closed by somebody meanwhile
+        return code
     return code
 
 
-def _reader_left() -> int:
+def _reader_left(code: int = 0) -> int:
     """``recon ... | head`` closed the pipe: not our error; keep the interpreter from trying to write at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return code

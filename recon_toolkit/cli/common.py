@@ -110,7 +110,8 @@ def torch_device(name: str) -> str:
 
 def print_json(value: Any) -> None:
     """Print a dataclass, a pydantic model or plain data as JSON; a number that is not finite becomes null."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=not unicode, allow_nan=False))
 
 
 def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:

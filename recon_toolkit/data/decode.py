@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,13 +20,19 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recon_toolkit.data.regions import Rectangle, covered, extended, scaled, within
 from recon_toolkit.errors import DataError, ReconError
+from recon_toolkit.files import legible, size_of
 
 #: Larger images are refused before a pixel of them is decoded (240 MB as RGB).
 MAX_PIXELS = 80_000_000
 #: Formats that are read. Formats that start other programs (EPS) or fetch things are not among them.
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF", "HEIF")
+#: Read where pillow-heif is installed, which the extra ``heic`` brings.
+HEIF_SUFFIXES = (".heic", ".heif", ".hif")
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jp2", ".avif")
+    (
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp"),
+        *(".ppm", ".pgm", ".pnm", ".jp2", ".avif", *HEIF_SUFFIXES),
+    )
 )
 DEPTH_SUFFIXES = frozenset((".png", ".npy", ".npz", ".tif", ".tiff"))
 ORIENTATION = 0x0112  # the EXIF tag
@@ -203,12 +210,16 @@ def _formats() -> tuple[str, ...]:
     # Pillow's own warning about large images starts above our limit, where an error is raised anyway.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     Image.init()
+    with suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _open(path: Path, data: bytes | None = None) -> Image.Image:
     """The image file ``path``, or one that is in memory and called so, before a pixel of it is decoded."""
-    if (path.stat().st_size if data is None else len(data)) == 0:
+    if (size_of(path) if data is None else len(data)) == 0:
         raise DataError("the file is empty (0 bytes)", where=str(path), remedy="copy or download it again")
     image = Image.open(path if data is None else io.BytesIO(data), formats=_formats())
     if image.width * image.height > MAX_PIXELS:
@@ -234,7 +245,7 @@ class _explained:
         # Decoders raise nearly anything on damaged data, so that everything but our own messages is translated.
         if error is None or isinstance(error, ReconError) or not isinstance(error, Exception):
             return False
-        place = str(self.path)
+        place = legible(self.path)
         match error:
             case FileNotFoundError():
                 raise DataError("no such file", where=place, remedy="check the path") from None
@@ -247,6 +258,10 @@ class _explained:
                     f"holds more than the {MAX_PIXELS:,} pixels that are read",
                     where=place,
                     remedy="scale the image down first",
+                ) from None
+            case UnidentifiedImageError() if self.path.suffix.lower() in HEIF_SUFFIXES and "HEIF" not in _formats():
+                raise DataError(
+                    "is a HEIC file", where=place, remedy="pip install 'recon-toolkit[heic]' reads it"
                 ) from None
             case UnidentifiedImageError():
                 raise DataError("not an image that can be read", where=place, remedy=SUPPORTED) from None

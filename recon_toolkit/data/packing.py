@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,9 +31,15 @@ from recon_toolkit.data.decode import (
 from recon_toolkit.data.fields import field_specs
 from recon_toolkit.data.packed import FORMAT_VERSION, PackedImages, PackWriter
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import legible
+from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.threads import given
 
 CHUNK = 256  # images decoded between two writes: 50 MB at 256 pixels
+#: Endings of what lies beside images without being meant as one.
+_BESIDE_IMAGES = frozenset(
+    (".txt", ".md", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".html", ".db", ".ini")
+)
 NAMED = 3  # skipped files named in the summary; the index lists all of them
 
 
@@ -61,21 +68,48 @@ class Skipped:
     reason: str
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, progress: Progress = QUIET) -> list[Path]:
     """Image files below ``folder`` by their suffix, sorted; linked folders are entered, hidden files are not.
+
+    Files of other kinds are counted and named in a warning, apart from texts and tables.
 
     Raises:
         DataError: the folder is missing, or holds no image.
     """
-    files = find_files(folder, IMAGE_SUFFIXES)
+    others: list[Path] = []
+    files = find_files(folder, IMAGE_SUFFIXES, others)
+    unread = [path for path in others if path.suffix.lower() not in _BESIDE_IMAGES]
+    kinds = Counter(path.suffix.lower() or "no ending" for path in unread)
+    unread_kinds = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(5))
     if not files:
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError("the folder holds no images", where=str(folder), remedy=f"put images there ({kinds})")
+        known = ", ".join(sorted(IMAGE_SUFFIXES))
+        besides = f"; what is there: {unread_kinds}" if unread else ""
+        raise DataError(
+            f"the folder holds no images{besides}", where=legible(folder), remedy=f"put images there ({known})"
+        )
+    if unread:
+        progress.warn(f"{legible(folder)}: {len(unread)} files are of kinds that are not read: {unread_kinds}")
     return files
 
 
-def find_files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
-    """Files below ``folder`` with one of the lower-case ``suffixes``; as :func:`find_images`, but may be empty."""
+def named(root: Path, files: Sequence[Path]) -> dict[str, Path]:
+    """Files by their path below ``root``, legible; two that differ only in what is not get a number."""
+    found: dict[str, Path] = {}
+    for path in files:
+        name = plain = legible(path.relative_to(root).as_posix())
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{plain}~{number}"
+        found[name] = path
+    return found
+
+
+def find_files(folder: Path, suffixes: frozenset[str], others: list[Path] | None = None) -> list[Path]:
+    """Files below ``folder`` with one of the lower-case ``suffixes``; as :func:`find_images`, but may be empty.
+
+    Those with another suffix are added to ``others``.
+    """
     if not folder.is_dir():
         problem = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(problem, where=str(folder), remedy="check the path, or give another with --data")
@@ -88,7 +122,11 @@ def find_files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
             continue
         entered.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(place, name) for name in files if name[0] != "." and Path(name).suffix.lower() in suffixes]
+        for path in (Path(place, name) for name in files if name[0] != "."):
+            if path.suffix.lower() in suffixes:
+                found.append(path)
+            elif others is not None:
+                others.append(path)
     return sorted(found)
 
 
@@ -248,9 +286,9 @@ def _fingerprint(sources: Sequence[Source], size: int, scale: DepthScale | None)
             try:
                 state = path.stat()
             except OSError as error:  # packing will name it as skipped; the key must only differ
-                digest.update(f"{path.name}: {error.errno}".encode())
+                digest.update(f"{legible(path.name)}: {error.errno}".encode())
             else:
-                digest.update(f"{path.name}: {state.st_size} {state.st_mtime_ns}".encode())
+                digest.update(f"{legible(path.name)}: {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

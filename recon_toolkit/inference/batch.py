@@ -19,12 +19,12 @@ from torch import Tensor
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.overview import overview
 from recon_toolkit.export.pictures import save_png
-from recon_toolkit.files import DiskError, write_text
+from recon_toolkit.files import DiskError, legible, write_text
 from recon_toolkit.inference.folder import CONTACT_SHEET, PAGE, RECORD, Names, claim
 from recon_toolkit.inference.inputs import find_sources
 from recon_toolkit.inference.models import TrainedModel
 from recon_toolkit.inference.outputs import Outputs, write_outputs
-from recon_toolkit.inference.pictures import Crop, Finder, legible
+from recon_toolkit.inference.pictures import Crop, Finder
 from recon_toolkit.inference.reading import VideoFrames, failed, read_crops
 from recon_toolkit.inference.report import Failed, Reconstructed, ReconstructionReport, RefinementGain
 from recon_toolkit.progress import QUIET, Progress

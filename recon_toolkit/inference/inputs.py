@@ -11,8 +11,9 @@ from recon_toolkit.data.decode import IMAGE_SUFFIXES
 from recon_toolkit.data.packing import find_files
 from recon_toolkit.data.video import VIDEO_SUFFIXES
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import legible
 from recon_toolkit.inference.folder import CONTACT_SHEET, PAGE, RECORD
-from recon_toolkit.inference.pictures import Source, legible
+from recon_toolkit.inference.pictures import Source
 from recon_toolkit.inference.report import Failed
 
 

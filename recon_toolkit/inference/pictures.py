@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,10 @@ from PIL import Image
 from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image, upright_rgb
 from recon_toolkit.detection import Detector, crop_box, found_noun, framing_of
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import legible
 
 #: Largest side in pixels of the photograph that is kept for textures and pages.
 PHOTO_SIDE = 256
-
-
-def legible(path: str | Path) -> str:
-    """A path as text that can be written anywhere: bytes of a name that are no UTF-8 become a mark."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
