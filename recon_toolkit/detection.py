@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,18 +171,18 @@ class _Checked:
 
     def __init__(self, part: ResolvedComponent) -> None:
         self._who = f"detector '{part.entry.name}' of plugin '{part.entry.provider}'"
-        self._part = part
-        self._built = part.build() if inspect.isclass(part.target) else None
-        own: Detector = part.target if self._built is None else self._built
+        # Not the part itself, which no pool of processes could pass on.
+        self._find: Callable[..., object] = (
+            part.build() if inspect.isclass(part.target) else partial(part.target, **part.options)
+        )
+        own: Any = self._find if inspect.isclass(part.target) else part.target
         self.finds, framing = found_noun(own), framing_of(own)
         self.margin, self.down = framing.get("margin"), framing.get("down")
         self.backdrop = getattr(own, "backdrop", None)
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
         with blamed(self._who):
-            built = self._built
-            answer = self._part.target(image, **self._part.options) if built is None else built(image)
-            return _checked(answer, self._who)
+            return _checked(self._find(image), self._who)
 
 
 def _checked(answer: object, who: str) -> list[Detection]:

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numba
@@ -29,18 +30,19 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        try:
+        with suppress(RuntimeError):  # neither the source's folder nor the user's can be written to
             return numba.njit(nogil=True, cache=True, **options)(function)
-        except RuntimeError:  # neither the source's folder nor the user's can be written to
-            folder = private_temporary()  # what lies there is executed, so nobody else may write to it
-            if folder is None:
-                return numba.njit(nogil=True, **options)(function)
+        folder = private_temporary()  # what lies there is executed, so nobody else may write to it
+        if folder is not None:
             before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
             numba.config.CACHE_DIR = str(folder / "kernels")  # type: ignore[attr-defined]
             try:
                 return numba.njit(nogil=True, cache=True, **options)(function)
+            except RuntimeError:
+                pass
             finally:
                 numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+        return numba.njit(nogil=True, **options)(function)
 
     return decorate
 

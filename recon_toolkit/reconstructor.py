@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_toolkit.config.pipeline import resolve_component
@@ -15,7 +16,7 @@ from recon_toolkit.detection import Detector, build_detector, found_noun
 from recon_toolkit.errors import PluginError
 from recon_toolkit.inference.batch import reconstructed, stacked
 from recon_toolkit.inference.models import TrainedModel, load_model
-from recon_toolkit.inference.pictures import Crop, Finder, Source, pixels_of
+from recon_toolkit.inference.pictures import Crop, Finder, Source, as_batch, pixels_of
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstruction
@@ -117,8 +118,8 @@ class Reconstructor:
         """The most certain object in a picture.
 
         Args:
-            picture: a path, a Pillow image, an array (H, W), (H, W, 3) or (H, W, 4), uint8 or in [0, 1], or a tensor
-                (3, H, W) in [0, 1].
+            picture: a path, an image file as bytes or as an open file, a Pillow image, an array (H, W), (H, W, 3) or
+                (H, W, 4), or a tensor (3, H, W), each uint8 or in [0, 1].
             name: what to call it; a file's own name where ``picture`` is a path.
 
         Raises:
@@ -130,18 +131,18 @@ class Reconstructor:
         """All objects in a picture, the most certain first; arguments and errors as for :meth:`reconstruct`."""
         return self._results(picture, name, limit=limit)
 
-    def reconstruct_batch(self, images: Tensor) -> Reconstruction:
-        """Crops (B, 3, H, W) in [0, 1] as a batch, without detection; H and W are the model's size.
+    def reconstruct_batch(self, images: Tensor | NDArray[Any]) -> Reconstruction:
+        """Crops (B, 3, H, W) as a batch, without detection; H and W are the model's size.
 
         The result is on the model's device.
 
+        Args:
+            images: a tensor or an array, of any floating type in [0, 1], or uint8.
+
         Raises:
-            ValueError: the shape is another.
+            ValueError: the shape, the type or the range is another.
         """
-        size = self.trained.image_size
-        if images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(f"expected (B, 3, {size}, {size}), got {tuple(images.shape)}")
-        return self.trained.reconstruct(images)
+        return self.trained.reconstruct(as_batch(images, self.trained.image_size))
 
     def refine(self, pictures: Iterable[Any], steps: int, *, seed: int = 0) -> Reconstructor:
         """A reconstructor whose model was adapted to these pictures by its own unsupervised losses.

@@ -46,12 +46,13 @@ def given() -> Threads:
 def take(count: int | None = None) -> Threads:
     """Hold this process and those that it starts to a number of threads, by default to those it was given.
 
-    For a process of the toolkit's own: libraries read ``OMP_NUM_THREADS`` when they are loaded. A process that uses the
-    toolkit as a library keeps the number that torch has there.
+    For a process of the toolkit's own: libraries read their environment variables when they are loaded. A process that
+    uses the toolkit as a library keeps the number that torch has there.
     """
     global _taken
     _taken = given() if count is None else Threads(count, "--threads")
-    os.environ["OMP_NUM_THREADS"] = str(_taken.count)
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+        os.environ[name] = str(_taken.count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(_taken.count)
     return _taken

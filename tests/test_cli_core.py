@@ -212,3 +212,24 @@ def test_a_fault_of_our_own_is_code_1(monkeypatch: pytest.MonkeyPatch, capsys: A
     monkeypatch.setattr(recon_toolkit.plugins, "load_plugins", fails)
     assert execute(["plugins"]) == 1
     assert "error: RuntimeError: unforeseen; this is a fault of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
+@pytest.mark.parametrize("arguments", [["plugins"], ["plugins", "--json"], ["pipelines"]])
+def test_a_terminal_without_our_characters_gets_other_ones(encoding: str, arguments: list[str]) -> None:
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "LC_ALL": "C"}
+    code = f"import sys\nfrom recon_toolkit.cli import main\nsys.argv = {['recon', *arguments]!r}\nmain()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, env=environment)
+    assert (result.returncode, result.stderr) == (0, b"")
+    text = result.stdout.decode(encoding)
+    assert "unsup3d" in text
+    if "--json" in arguments:
+        assert json.loads(text)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="streams are closed by a POSIX shell here")
+@pytest.mark.parametrize(("redirection", "code"), [(">&-", 0), (">&- 2>&-", 0), ("> /dev/full", 2), ("| head -0", 0)])
+def test_a_closed_or_full_output_is_no_fault(redirection: str, code: int) -> None:
+    command = f"{sys.executable} -m recon_toolkit plugins {redirection}; exit $?"
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    assert result.returncode == code and "Traceback" not in result.stderr and "fault" not in result.stderr

@@ -107,7 +107,7 @@ def test_near_names_are_warned_of_and_two_of_one_split_refused(make: Make, capsy
     warned = capsys.readouterr().err
     assert "trian" in warned and "test_images" in warned and "portraits" not in warned and "strain" not in warned
     make(["valid/a.png", "val/b.png"])
-    with pytest.raises(DataError, match="val and valid|valid and val"):
+    with pytest.raises(DataError, match=r"val and valid|valid and val"):
         split_folder(root, "val")
 
 

@@ -116,6 +116,9 @@ class Classifiers(threading.local):
     def __init__(self, files: Iterable[str | Path]) -> None:  # called anew in each thread, with the same files
         self._loaded = {file: load(file) for file in files}
 
+    def __reduce__(self) -> tuple[type[Classifiers], tuple[list[str | Path]]]:
+        return Classifiers, (list(self._loaded),)
+
     def __getitem__(self, file: str | Path) -> Any:
         return self._loaded[file]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,11 +50,33 @@ class TrainedModel:
         """Side of its pictures in pixels."""
         return self.resolved.pipeline.image_size
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes of a pool: its pipeline as text and its weights, from which it is built again there."""
+        weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
+        host = self.resolved.host
+        text, name, plugins = self.resolved.to_yaml(), self.resolved.name, (host.files, host.disabled)
+        return _built_again, (text, name, weights, plugins, self.source, str(self.device), self.trusted)
+
     def reconstruct(self, images: Tensor) -> Reconstruction:
         """What the model sees in images (B, 3, H, W) in [0, 1], H = W = image_size, on its device."""
         with torch.no_grad():
             found: Reconstruction = self.network.reconstruct(images.to(self.device))  # type: ignore[operator]
         return found
+
+
+def _built_again(
+    text: str,
+    name: str,
+    weights: dict[str, Tensor],
+    plugins: tuple[Sequence[Path], Collection[str]],
+    source: str,
+    device: str,
+    trusted: bool,
+) -> TrainedModel:
+    resolved = load_pipeline_text(text, name, [], load_plugins(*plugins), trust=False, source=source)
+    network = build_model(resolved)
+    files.load_weights(network, weights, source)
+    return TrainedModel(network.to(device).eval(), resolved, source, torch.device(device), trusted)
 
 
 @dataclass(frozen=True)

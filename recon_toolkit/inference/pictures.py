@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
-from recon_toolkit.data.decode import Box, CentreCrop, cut, read_image, upright_rgb
+from recon_toolkit.data.decode import Box, CentreCrop, cut, decode_image, read_image, upright_rgb
 from recon_toolkit.detection import Detector, crop_box, found_noun, framing_of
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import legible
 
+#: How far numbers may lie outside of [0, 1], by the rounding of filters that resize.
+_SLACK = 1e-2
 #: Largest side in pixels of the photograph that is kept for textures and pages.
 PHOTO_SIDE = 256
 
@@ -148,18 +153,26 @@ def pixels_of(picture: Any) -> NDArray[np.uint8]:
     """A picture in any of the usual forms as (H, W, 3) uint8.
 
     Args:
-        picture: a path, a Pillow image, a NumPy array (H, W), (H, W, 3) or (H, W, 4), uint8 or floating in [0, 1], or a
-            tensor (3, H, W) in [0, 1].
+        picture: a path, an image file as bytes or as an open file, a Pillow image, a NumPy array (H, W), (H, W, 3) or
+            (H, W, 4), uint8 or floating in [0, 1], or a tensor (3, H, W) of either.
 
     Raises:
         DataError: a file cannot be read, or the array has another shape, type or range.
     """
-    if isinstance(picture, str | Path):
-        return read_image(picture)
+    if isinstance(picture, str | os.PathLike):
+        return read_image(os.fsdecode(picture))
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return decode_image(bytes(picture))
+    if hasattr(picture, "read"):
+        content = picture.read()
+        if not isinstance(content, bytes):
+            raise DataError("the file is open for text", remedy="open it with mode 'rb'")
+        return decode_image(content, name=str(getattr(picture, "name", "the picture")))
     if isinstance(picture, Image.Image):
         return np.array(upright_rgb(picture))
     if hasattr(picture, "detach"):  # a tensor: channels first
-        picture = picture.detach().cpu().float()
+        picture = picture.detach().cpu()
+        picture = picture if str(picture.dtype) == "torch.uint8" else picture.float()
         if picture.ndim != 3 or picture.shape[0] != 3:
             raise DataError(f"a tensor {tuple(picture.shape)} is not a picture", remedy="give (3, H, W) in [0, 1]")
         picture = picture.permute(1, 2, 0).numpy()
@@ -176,3 +189,26 @@ def pixels_of(picture: Any) -> NDArray[np.uint8]:
         array = np.rint(np.clip(array, 0, 1) * 255).astype(np.uint8)
     # As in files: transparent parts are laid on white.
     return np.array(upright_rgb(Image.fromarray(np.ascontiguousarray(array))))
+
+
+def as_batch(images: Any, size: int) -> Tensor:
+    """Crops in any of the usual number types as a float32 tensor (B, 3, size, size) in [0, 1].
+
+    Raises:
+        ValueError: the shape or the type is another, or a number is not finite or lies outside of [0, 1].
+    """
+    batch = images.detach() if isinstance(images, Tensor) else torch.as_tensor(np.asarray(images))
+    if batch.ndim != 4 or batch.shape[1:] != (3, size, size):
+        raise ValueError(f"expected (B, 3, {size}, {size}), got {tuple(batch.shape)}")
+    if batch.dtype == torch.uint8:
+        return batch.float() / 255
+    if not batch.is_floating_point():
+        raise ValueError(f"expected uint8, or floating-point numbers in [0, 1], got {batch.dtype}")
+    batch = batch.float()
+    if batch.numel():
+        low, high = (float(bound) for bound in batch.aminmax())
+        if not (low >= -_SLACK and high <= 1 + _SLACK):  # so that NaN fails
+            hint = "halve and add 0.5" if -1 - _SLACK <= low < 0 and high <= 1 + _SLACK else "divide by 255"
+            hint = "check them for NaN" if not math.isfinite(low + high) else hint
+            raise ValueError(f"expected numbers in [0, 1], got {low:g} to {high:g}; {hint}")
+    return batch
