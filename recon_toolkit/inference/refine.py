@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from recon_toolkit.assembly import build_losses
 from recon_toolkit.config.stored import FILES, refuse
@@ -98,11 +99,11 @@ def refined(
     first = _state(network, objective, judged)
     best, last = first, first
     config = trained.resolved.pipeline.training
-    optimizer = torch.optim.Adam((p for p in network.parameters() if p.requires_grad), lr=learning_rate)
+    optimizer = _Adam([p for p in network.parameters() if p.requires_grad], learning_rate)
     every = max(1, math.ceil(steps / CHECKS))
     with progress.task("refining", steps, "step") as task:
         for step in range(1, steps + 1):
-            optimizer.zero_grad(set_to_none=True)
+            network.zero_grad(set_to_none=True)
             batch = _batch(_draw(images, generator).to(trained.device))
             loss = objective(network(batch), _EPOCH, batch=batch).total
             if not bool(loss.isfinite()):
@@ -121,6 +122,36 @@ def refined(
     network.eval()
     gain = RefinementGain(steps=steps, loss_before=first.loss, loss_after=best.loss, kept=best is not first)
     return replace(trained, network=network, source=f"{trained.source}, refined"), gain
+
+
+class _Adam:
+    """torch's Adam by its function: the class imports torch's compiler, which takes longer than some steps do."""
+
+    def __init__(self, parameters: list[nn.Parameter], learning_rate: float) -> None:
+        self.parameters, self.learning_rate = parameters, learning_rate
+        self.means = [torch.zeros_like(p) for p in parameters]
+        self.squares = [torch.zeros_like(p) for p in parameters]
+        self.steps = [torch.zeros(()) for _ in parameters]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        adam(
+            [self.parameters[i] for i in used],
+            [self.parameters[i].grad for i in used],  # type: ignore[misc]
+            [self.means[i] for i in used],
+            [self.squares[i] for i in used],
+            [],
+            [self.steps[i] for i in used],
+            foreach=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
 
 
 def _draw(images: Tensor, generator: torch.Generator) -> Tensor:
