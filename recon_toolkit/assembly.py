@@ -59,7 +59,7 @@ def build_dataset(resolved: ResolvedPipeline) -> Any:
     if fov is not None and fov != camera:
         raise ReconError(
             f"the images have a field of view of {fov}°, the pipeline's camera one of {camera}°",
-            where=str(part.place),
+            where=part.where,
             remedy="depth would be wrong by a scale; make dataset.fov and camera.fov equal",
         )
     return dataset
@@ -177,7 +177,7 @@ def _takes(part: ResolvedComponent) -> Takes:
         return "pair"
     raise PluginError(
         f"loss '{part.entry.name}' of plugin '{part.entry.provider}' takes ({', '.join(positional)})",
-        where=str(part.place),
+        where=part.where,
         remedy="a loss takes (prediction, target), (output) or (output, batch)",
     )
 
@@ -187,7 +187,7 @@ def _module(value: Any, part: ResolvedComponent) -> nn.Module:
         return value
     raise PluginError(
         f"{part.entry.kind} '{part.entry.name}' of plugin '{part.entry.provider}' is a {type(value).__name__}",
-        where=str(part.place),
+        where=part.where,
         remedy="make it a torch.nn.Module",
     )
 

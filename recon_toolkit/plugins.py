@@ -21,7 +21,7 @@ from recon_toolkit.components import KINDS, MARKER, Component
 from recon_toolkit.errors import PluginError
 from recon_toolkit.hookspecs import PROJECT
 from recon_toolkit.nearest import suggestion
-from recon_toolkit.registry import PluginFailure, Registered, Registry, describe
+from recon_toolkit.registry import PluginFailure, Registered, Registry, describe, is_fault
 
 
 class Provided(Protocol):
@@ -147,7 +147,9 @@ def _load(files: Sequence[Path], disabled: frozenset[str], points: tuple[EntryPo
     for candidate in candidates:
         try:
             plugins.append(_use(manager, candidate))
-        except (Exception, SystemExit) as error:  # whatever a plugin does, the others still load
+        except BaseException as error:  # whatever a plugin does, the others still load
+            if not is_fault(error):
+                raise
             failures.append(
                 PluginFailure(
                     candidate.name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import dis
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +56,9 @@ class Registered:
         """
         try:
             return self.component.load()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             raise PluginError(
                 f"{self.kind} '{self.name}' of plugin '{self.provider}' cannot be loaded: {describe(error)}",
                 remedy="--debug shows where; mend the plugin or use another component",
@@ -82,6 +86,33 @@ def describe(error: BaseException) -> str:
     """An exception in one line: ``ImportError: No module named 'x'``."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether what a plugin's code let out is its fault: ``sys.exit`` is, a person's Ctrl-C is not."""
+    return not isinstance(error, GeneratorExit) and not (isinstance(error, KeyboardInterrupt) and is_interrupt(error))
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt is of a signal, or follows from one, rather than raised by somebody's code.
+
+    Python's own handler of SIGINT raises it in the middle of whatever runs, where there is no ``raise``.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            trace = error.__traceback__
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            if trace is None:
+                return True
+            code = trace.tb_frame.f_code
+            handlers = (signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+            if any(getattr(handler, "__code__", None) is code for handler in handlers):
+                return True
+            if code.co_code[trace.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+                return True
+        error = error.__context__
+    return False
 
 
 class Registry:
@@ -115,11 +146,20 @@ class Registry:
             if len(entries) > 1
         ]
 
-    def get(self, kind: Kind, name: str, *, where: str | None = None) -> Registered:
+    def name_of(self, entry: Registered) -> str:
+        """What a stored pipeline calls a component: ``provider:name`` only where several plugins have its name."""
+        alone = len(self._entries.get((entry.kind, entry.name), ())) < 2
+        return entry.name if alone else f"{entry.provider}:{entry.name}"
+
+    def get(
+        self, kind: Kind, name: str, *, where: str | None = None, prefer: Sequence[Collection[str]] = ()
+    ) -> Registered:
         """The component called ``name``, or ``provider:name`` where several plugins provide it.
 
         Args:
             where: the place that names it, for the message.
+            prefer: groups of plugins, the first first: of several components of a name, the only one of a group is
+                meant. For pipelines that come with these plugins, which know of no other.
 
         Raises:
             PluginError: nothing, or more than one thing, has that name.
@@ -130,6 +170,10 @@ class Registry:
             entries = [entry for entry in entries if entry.provider == provider]
         if len(entries) == 1:
             return entries[0]
+        for group in prefer:
+            preferred = [entry for entry in entries if entry.provider in group]
+            if len(preferred) == 1:
+                return preferred[0]
         if entries:
             conflict = Conflict(kind, plain, tuple(entry.provider for entry in entries))
             raise PluginError(str(conflict), where=where, remedy=conflict.remedy)
@@ -152,6 +196,8 @@ class Registry:
 def blamed(component: str) -> Iterator[None]:
     """Turn an exception of a component in use into a PluginError that names it; a ReconError passes through.
 
+    ``sys.exit`` and a KeyboardInterrupt of the component's own are among them; a person's Ctrl-C passes through.
+
     Args:
         component: what is running, e.g. ``the loss of losses.edges``.
     """
@@ -165,5 +211,7 @@ def blamed(component: str) -> Iterator[None]:
         raise ReconError(
             f"there is not enough memory: {describe(error)}", remedy="lower training.batch_size or the image size"
         ) from error
-    except Exception as error:
+    except BaseException as error:
+        if not is_fault(error):
+            raise
         raise PluginError(f"{component} raised {describe(error)}", remedy="--debug shows where") from error

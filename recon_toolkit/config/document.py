@@ -21,6 +21,8 @@ Keys: TypeAlias = tuple[str | int, ...]
 
 #: More nodes than this can only come from aliases that refer to each other, which could fill the memory.
 MOST_NODES = 100_000
+#: More problems than this at once help nobody; the rest is counted.
+MOST_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class _Reader:
     def __init__(self, place: Place) -> None:
         self.base = place
         self.problems: list[ReconError] = []
-        self._nodes = 0
+        self._nodes = self.more = 0
         self._above: list[yaml.Node] = []
 
     def place(self, node: yaml.Node) -> Place:
@@ -125,7 +127,10 @@ class _Reader:
         return Place(self.base.file, node.start_mark.line + 1)
 
     def problem(self, node: yaml.Node, message: str, remedy: str | None = None) -> None:
-        self.problems.append(ReconError(message, where=str(self.place(node)), remedy=remedy))
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(ReconError(message, where=str(self.place(node)), remedy=remedy))
+        else:
+            self.more += 1
 
     def entry(self, node: yaml.Node, place: Place) -> Entry:
         self._nodes += 1
@@ -196,9 +201,12 @@ def parse(text: str, place: Place) -> tuple[Entry, list[ReconError]]:
         return Entry(None, place), []
     reader = _Reader(place)
     try:
-        return reader.entry(node, place), reader.problems
+        entry = reader.entry(node, place)
     except ReconError as error:
         raise ConfigError([*reader.problems, error]) from error
+    if reader.more:
+        reader.problems.append(ReconError(f"and {reader.more} more", remedy="mend these first"))
+    return entry, reader.problems
 
 
 def read(path: Path) -> tuple[Entry, list[ReconError]]:

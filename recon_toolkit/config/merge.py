@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from recon_toolkit.config.document import Entry
+from recon_toolkit.config.document import MOST_PROBLEMS, Entry
 from recon_toolkit.errors import ReconError
 from recon_toolkit.nearest import suggestion
 
@@ -45,7 +45,8 @@ def _merged(base: Entry, over: Entry, keys: tuple[str, ...], problems: list[Reco
             del joined[key]
         elif entry.value is None and _named(keys):
             if joined.pop(key, None) is None:
-                problems.append(_removes_nothing(entry, (*keys, key), base.value))
+                known = base.value if len(problems) < MOST_PROBLEMS else ()
+                problems.append(_removes_nothing(entry, (*keys, key), known))
         elif key in joined:
             joined[key] = _merged(joined[key], entry, (*keys, key), problems)
         else:

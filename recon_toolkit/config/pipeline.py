@@ -14,19 +14,20 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from recon_toolkit.components import Kind
-from recon_toolkit.config.document import Entry, Keys, Place, parse_override, parse_scalar
+from recon_toolkit.config.blame import causes_of, given_overrides, name_overrides
+from recon_toolkit.config.document import MOST_PROBLEMS, Entry, Keys, Place, parse_override, parse_scalar
 from recon_toolkit.config.merge import merge
 from recon_toolkit.config.options import Signature, absolute, core_keys, plain_value, signature_of, validate_options
-from recon_toolkit.config.problems import Problem, validation_problems
+from recon_toolkit.config.problems import Problem, first_of, validation_problems
 from recon_toolkit.config.roles import check_pairs, check_roles
 from recon_toolkit.config.schema import Pipeline
-from recon_toolkit.config.sources import find_pipeline, gather
-from recon_toolkit.config.stored import refuse
+from recon_toolkit.config.sources import find_pipeline, gather, own_providers, preferred_providers
+from recon_toolkit.config.stored import is_stored, refuse
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.progress import Progress
-from recon_toolkit.registry import Registered, describe
+from recon_toolkit.registry import Registered, describe, is_fault
 
 #: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
 _NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation")
@@ -52,12 +53,24 @@ class ResolvedComponent:
         signature: what it takes.
         options: all options as the component's types ask, defaults included.
         place: where the pipeline names it.
+        causes: settings laid over the pipeline that it, or what it is given, depends on.
     """
 
     entry: Registered
     signature: Signature
     options: Mapping[str, Any]
     place: Place
+    causes: tuple[str, ...] = ()
+
+    @property
+    def who(self) -> str:
+        """What messages call it."""
+        return f"{self.entry.kind} '{self.entry.name}' of plugin '{self.entry.provider}'"
+
+    @property
+    def where(self) -> str:
+        """What messages blame where it fails: what was laid over the pipeline, or the line that names it."""
+        return ", ".join(self.causes) or str(self.place)
 
     @property
     def target(self) -> Callable[..., Any]:
@@ -73,12 +86,15 @@ class ResolvedComponent:
         wanted = {name: value for name, value in supplied.items() if name in self.signature.supplied}
         try:
             return self.target(**wanted, **self.options)
-        except ReconError:
+        except ReconError as error:
+            if error.where is None and self.causes:
+                error.where = self.where
             raise
-        except Exception as error:
-            who = f"{self.entry.kind} '{self.entry.name}' of plugin '{self.entry.provider}'"
+        except BaseException as error:
+            if not is_fault(error):
+                raise
             raise PluginError(
-                f"{who} cannot be built: {describe(error)}", where=str(self.place), remedy="check its options"
+                f"{self.who} cannot be built: {describe(error)}", where=self.where, remedy="check its options"
             ) from error
 
 
@@ -143,10 +159,12 @@ class ResolvedPipeline:
         start = document["training"].pop("start_from")  # absent as it was before there was such a key
         if start is not None:
             document["training"]["start_from"] = Path(start).name
+        own = own_providers(self.host)  # the toolkit's components are the same with another plugin's beside them
         for keys, part in self.components.items():
             section = document
             for key in keys:
                 section = section[key]
+            section["name"] = part.entry.name if part.entry.provider in own else self.host.registry.name_of(part.entry)
             for name in part.options.keys() & section.keys():
                 section[name] = plain_value(part.options[name], lambda path: path.name)
         return document
@@ -182,6 +200,7 @@ def load_pipeline(
     layers: Sequence[Entry] = (),
     trust: bool | None = None,
     source: str = "",
+    generated: bool = False,
 ) -> ResolvedPipeline:
     """Find, join and validate a pipeline.
 
@@ -194,9 +213,11 @@ def load_pipeline(
         trust: for a stored pipeline, whether plugin files that it names are executed though somebody else made it;
             not by default (:mod:`recon_toolkit.config.stored`).
         source: what messages call a pipeline that is no file of the user's.
+        generated: nobody wrote the file by hand, so that a name that several plugins have is the toolkit's own.
 
     Raises:
-        ConfigError: anything is wrong; every problem at once, each with its file and line.
+        ConfigError: anything is wrong; every problem at once, each with its file and line, or with the overrides that
+            cause it; of more than 50 the first.
     """
     host = load_plugins() if host is None else host
     name = str(name_or_path) if isinstance(name_or_path, str) else str(name_or_path.resolve())
@@ -213,17 +234,24 @@ def load_pipeline(
     problems = [*document.problems, *_plugin_problems(host, places)]
     problems += [found for found in _section_problems(document.tree) if document.whole or not found.lack]
     components: dict[tuple[str, ...], ResolvedComponent] = {}
+    laid, skipped = given_overrides(overrides), 0
+    stored = generated or trust is not None or is_stored(path)
+    resolver = _Resolver(document.tree, host, laid, stored=stored)
     for keys, kind in _component_keys(document.tree):
-        part, found = _resolve(document.tree, keys, kind, host)
+        if len(problems) > MOST_PROBLEMS:
+            skipped += 1  # a pipeline of thousands of wrong names is answered at once
+            continue
+        part, found = resolver.resolve(keys, kind)
         problems += found
         if part is not None:
             components[keys] = part
     shapes: dict[str, tuple[int, int]] = {}
-    if ("model",) in components and document.whole:
+    if ("model",) in components and document.whole and not skipped:
         shapes, found = check_roles(components["model",], document.tree)
         problems += found + check_pairs(components["model",], document.tree)
     if problems:
-        raise ConfigError(_in_order(problems))
+        name_overrides(problems, laid)
+        raise ConfigError(first_of(_in_order(problems), skipped))
     pipeline = _complete(document.tree, components, host)
     pipeline = pipeline.model_copy(update={"name": pipeline.name or path.stem})
     if pipeline.training.start_from is not None:
@@ -253,7 +281,7 @@ def load_pipeline_text(
         path = Path(scratch) / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
         try:
-            return load_pipeline(path, overrides, host, trust=trust, source=source)
+            return load_pipeline(path, overrides, host, trust=trust, source=source, generated=True)
         except ConfigError as error:  # the scratch file means nothing to anybody
             places = [
                 (problem, (problem.where or "").replace(str(path), source or path.name)) for problem in error.problems
@@ -327,8 +355,9 @@ def _nameless(problem: Problem, tree: Entry) -> Problem:
     """Say which names there are where a component's mapping has no ``name``: it often is a misspelt term or role."""
     for section in ("losses", "encoders"):
         entries = tree.mapping.get(section, Entry(None, tree.place)).mapping
-        for key in entries:
-            if problem.message == f"'{section}.{key}.name' is missing":
+        if len(problem.keys) == 3 and problem.keys[0] == section and problem.keys[2] == "name" and problem.lack:
+            key = str(problem.keys[1])
+            if key in entries:
                 others = [other for other, entry in entries.items() if "name" in entry.mapping]
                 text = f"'{section}.{key}' names no component"
                 return Problem(text, tree, (section, key), remedy=suggestion(key, others), lack=True)
@@ -348,22 +377,38 @@ def _component_keys(tree: Entry) -> Iterator[tuple[tuple[str, ...], Kind]]:
                 yield (section, key), kind
 
 
-def _resolve(
-    tree: Entry, keys: tuple[str, ...], kind: Kind, host: PluginHost
-) -> tuple[ResolvedComponent | None, list[Problem]]:
-    entry = tree
-    for key in keys:
-        entry = entry.mapping[key]
-    name = entry.mapping.get("name")
-    if name is None or not isinstance(name.value, str):
-        return None, []  # the schema reports it
-    try:
-        registered = host.registry.get(kind, name.value)
-        signature = signature_of(registered)
-    except PluginError as error:
-        return None, [Problem(error.message, tree, (*keys, "name"), remedy=error.remedy)]
-    options, problems = validate_options(registered, signature, tree, keys)
-    return (None, problems) if problems else (ResolvedComponent(registered, signature, options, name.place), [])
+class _Resolver:
+    """Finds the components that a pipeline names, and validates their options."""
+
+    def __init__(self, tree: Entry, host: PluginHost, overrides: dict[Keys, str], *, stored: bool) -> None:
+        self.tree, self.host, self.overrides, self.stored = tree, host, overrides, stored
+        self._signatures: dict[Registered, Signature] = {}  # reading one takes a millisecond
+
+    def resolve(self, keys: tuple[str, ...], kind: Kind) -> tuple[ResolvedComponent | None, list[Problem]]:
+        """The component at ``keys``, or what is wrong with it."""
+        entry = self.tree
+        for key in keys:
+            entry = entry.mapping[key]
+        name = entry.mapping.get("name")
+        if name is None or not isinstance(name.value, str):
+            return None, []  # the schema reports it
+        try:
+            registered = self.host.registry.get(kind, name.value, prefer=self._preferred(name.place.file))
+            if registered not in self._signatures:
+                self._signatures[registered] = signature_of(registered)
+            signature = self._signatures[registered]
+        except PluginError as error:
+            return None, [Problem(error.message, self.tree, (*keys, "name"), remedy=error.remedy)]
+        options, problems = validate_options(registered, signature, self.tree, keys)
+        if problems:
+            return None, problems
+        causes = causes_of(self.tree, keys, kind, self.overrides, lambda file: bool(self._preferred(file)))
+        return ResolvedComponent(registered, signature, options, name.place, causes), []
+
+    def _preferred(self, file: Path | None) -> tuple[frozenset[str], ...]:
+        """Whose component a file means by a name that several plugins have; nobody's where a user wrote it."""
+        stored = self.stored and file is not None
+        return (own_providers(self.host),) if stored else preferred_providers(file, self.host)
 
 
 def _complete(tree: Entry, components: Mapping[tuple[str, ...], ResolvedComponent], host: PluginHost) -> Pipeline:
@@ -375,6 +420,7 @@ def _complete(tree: Entry, components: Mapping[tuple[str, ...], ResolvedComponen
             section = section[key]
         given = section[keys[-1]]
         own = {key: value for key, value in given.items() if key in core_keys(part.entry.kind)}
+        own["name"] = host.registry.name_of(part.entry)
         options: dict[str, Any] = {}
         for name, value in part.options.items():
             try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
-from recon_toolkit.config.document import Entry, Keys
+from recon_toolkit.config.document import MOST_PROBLEMS, Entry, Keys
 from recon_toolkit.errors import ReconError
 from recon_toolkit.nearest import suggestion
 
@@ -16,12 +17,30 @@ from recon_toolkit.nearest import suggestion
 class Problem(ReconError):
     """What is wrong with the entry at ``keys`` of a document, with its place.
 
-    ``lack`` says that something is not there, which it might be if a file that is extended could be read.
+    ``lack`` says that something is not there, which it might be if a file that is extended could be read. ``depends``
+    are keys of other entries that decide whether it is wrong.
     """
 
-    def __init__(self, message: str, tree: Entry, keys: Keys, *, remedy: str | None = None, lack: bool = False) -> None:
-        self.lack = lack
+    def __init__(
+        self,
+        message: str,
+        tree: Entry,
+        keys: Keys,
+        *,
+        remedy: str | None = None,
+        lack: bool = False,
+        depends: Sequence[Keys] = (),
+    ) -> None:
+        self.keys, self.lack, self.depends = keys, lack, tuple(depends)
         super().__init__(message, where=str(tree.place_of(keys)), remedy=remedy)
+
+
+def first_of(problems: Sequence[ReconError], left_out: int = 0) -> list[ReconError]:
+    """The first of many problems, and one more that counts the others, with those that were not even looked for."""
+    kept, more = list(problems[:MOST_PROBLEMS]), len(problems[MOST_PROBLEMS:]) + left_out
+    if more:
+        kept.append(ReconError(f"and {more} more", remedy="mend these first"))
+    return kept
 
 
 def dotted(keys: Keys) -> str:
@@ -36,7 +55,7 @@ def validation_problems(
     known: Callable[[Keys], Collection[str]],
     owner: str | None = None,
 ) -> list[Problem]:
-    """Every finding once, at the place of its key.
+    """Every finding once, at the place of its key; of very many the first, and how many more there are.
 
     Args:
         error: pydantic's, for the value at ``prefix``.
@@ -47,7 +66,12 @@ def validation_problems(
     """
     found: dict[tuple[Keys, str], Problem] = {}
     expected: dict[Keys, list[str]] = {}
-    for finding in error.errors():
+    findings = error.errors(include_url=False, include_input=False)
+    for seen, finding in enumerate(findings):
+        if len(found) >= MOST_PROBLEMS:
+            text = f"and {len(findings) - seen} more"
+            found[(), "more"] = Problem(text, tree, (), remedy="mend these first")
+            break
         keys = (*prefix, *_written(tree, prefix, finding["loc"], finding["type"]))
         kind, message = finding["type"], str(finding["msg"])
         if kind == "extra_forbidden":
@@ -59,7 +83,9 @@ def validation_problems(
             found[keys, kind] = Problem(text, tree, keys, lack=True)
         elif kind == "value_error":
             at = f"'{dotted(keys)}': " if keys else ""
-            found[keys, kind] = Problem(at + message.removeprefix("Value error, "), tree, keys, lack=True)
+            text = message.removeprefix("Value error, ")
+            named = [(word,) for word in re.findall(r"'(\w+)'", text)] if not keys else []
+            found[keys, kind] = Problem(at + text, tree, keys, lack=True, depends=named)
         else:  # of a union, every branch reports; they are joined into one sentence
             wishes = expected.setdefault(keys, [])
             wish = _wish(kind, message, finding.get("ctx", {}))

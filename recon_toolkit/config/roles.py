@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
-from recon_toolkit.config.document import Entry
+from recon_toolkit.config.document import MOST_PROBLEMS, Entry
 from recon_toolkit.config.problems import Problem
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.registry import describe
@@ -35,10 +35,14 @@ def check_roles(model: ResolvedComponent, tree: Entry) -> tuple[dict[str, tuple[
     problems = []
     for role in sorted(asked.keys() - given.keys() - optional):
         text = f"{who} needs an encoder for '{role}'"
-        problems.append(Problem(text, tree, ("encoders",), remedy=f"add encoders.{role}"))
-    for role in sorted(given.keys() - asked.keys()):
+        problems.append(
+            Problem(text, tree, ("encoders", role), remedy=f"add encoders.{role}", lack=True, depends=[("model",)])
+        )
+    unused = sorted(given.keys() - asked.keys())
+    for role in unused[: MOST_PROBLEMS + 1]:  # looking for the nearest name takes a while
         remedy = f"{suggestion(role, asked)}; 'encoders.{role}: null' takes it away"
-        problems.append(Problem(f"{who} has no use for an encoder '{role}'", tree, ("encoders", role), remedy=remedy))
+        text = f"{who} has no use for an encoder '{role}'"
+        problems.append(Problem(text, tree, ("encoders", role), remedy=remedy, depends=[("model",)]))
     return {role: asked[role] for role in given if role in asked}, problems
 
 
@@ -55,7 +59,9 @@ def check_pairs(model: ResolvedComponent, tree: Entry) -> list[Problem]:
         pair = entry.mapping["of"].value if "of" in entry.mapping else "plain"
         if isinstance(pair, str) and pair not in pairs:
             text = f"model '{model.entry.name}' makes no image pair '{pair}' with these options"
-            problems.append(Problem(text, tree, ("losses", term, "of"), remedy=suggestion(pair, pairs)))
+            problems.append(
+                Problem(text, tree, ("losses", term, "of"), remedy=suggestion(pair, pairs), depends=[("model",)])
+            )
     return problems
 
 

@@ -64,6 +64,25 @@ def builtin_config_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
+def preferred_providers(file: Path | None, host: PluginHost) -> tuple[frozenset[str], ...]:
+    """The plugins that a shipped pipeline means where several have a component of a name; none for a user's file.
+
+    One in a plugin's folder means that plugin's, or else the toolkit's; one of the toolkit's means the toolkit's.
+    """
+    if file is None:
+        return ()
+    path, own = file.resolve(), own_providers(host)
+    for name, folder in host.pipeline_folders():
+        if path.is_relative_to(folder.resolve()):
+            return frozenset({name}), own
+    return (own,) if path.is_relative_to(builtin_config_dir().resolve()) else ()
+
+
+def own_providers(host: PluginHost) -> frozenset[str]:
+    """The names of the plugins that come with the toolkit."""
+    return frozenset(plugin.name for plugin in host.plugins if plugin.own)
+
+
 def list_pipelines(host: PluginHost, below: str = "") -> list[PipelineSource]:
     """Every installed pipeline, by name; with ``below``, the files of that folder inside the folders of pipelines."""
     folders = [(BUILT_IN, builtin_config_dir()), *host.pipeline_folders()]
