@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
 from recon_toolkit.plugins import load_plugins
+from recon_toolkit.progress import Progress
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.health import Health
 from recon_toolkit.training.log import MetricsLog, read_log
@@ -391,3 +393,48 @@ def test_a_data_set_that_fails_in_use_is_named(tiny, tmp_path, kind, body, messa
     resolved = load_pipeline(tiny, [f"dataset={{name: {kind}}}"], load_plugins([plugin]))
     with pytest.raises(ReconError, match=message):
         run_pipeline(resolved, out=tmp_path / "run", device="cpu")
+
+
+def test_a_run_resumes_in_the_precision_that_it_began_with(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # no bf16, whatever the machine
+    resolved = resolve(tiny, "training.precision=auto", "training.steps=4", "training.checkpoint_every=2")
+    run_pipeline(resolved, out=tmp_path / "run", device="cpu")
+    record = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert record["precision"] == "fp32" and "AVX2" in record["instructions"]
+    record["precision"] = "bf16"  # as if it had begun where bf16 is native
+    (tmp_path / "run" / "environment.json").write_text(json.dumps(record))
+    run_pipeline(resolved, out=tmp_path / "run", device="cpu", resume=True)
+    resumed = json.loads((tmp_path / "run" / "environment-resumed-at-00000004.json").read_text())
+    assert resumed["precision"] == "bf16"
+
+
+def test_bf16_that_is_emulated_is_warned_of_with_what_it_costs(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    resolved = resolve(tiny, "training.precision=bf16", "training.steps=1")
+    with Progress(quiet=True) as progress:
+        run_pipeline(resolved, out=tmp_path / "run", device="cpu", progress=progress)
+    warned = [line for line in capsys.readouterr().err.splitlines() if "bf16 is emulated" in line]
+    assert len(warned) == 1 and "training.precision=fp32" in warned[0]
+    assert float(re.search(r"takes ([\d.]+) times", warned[0]).group(1)) > 0
+
+
+@pytest.mark.slow
+def test_the_quick_pipeline_trains_on_a_computer_with_avx2_alone(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "recon_toolkit",
+        "run",
+        "--pipeline",
+        "unsup3d-quick",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    for setting in ("training.steps=4", "dataset.count=32", "dataset.validation=8", "dataset.test=8",
+                    "model.convex_start_steps=2"):  # fmt: skip
+        command += ["--set", setting]
+    limits = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    subprocess.run(command, check=True, env=os.environ | limits, timeout=240)
+    record = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert record["precision"] == "fp32"
+    assert record["instructions"] == "AVX2 without bf16, oneDNN held to AVX2"

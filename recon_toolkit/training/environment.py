@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from recon_toolkit.training.precision import native_bf16
+
 _PACKAGES = ("recon-toolkit", "torch", "torchvision", "numpy", "numba", "lightning-fabric", "kornia", "pluggy")
 
 
@@ -25,6 +27,7 @@ class Environment(BaseModel):
     platform: str
     processor: str
     threads: int
+    instructions: str = ""  # of the CPU, as torch and oneDNN may use them; records of before this do not say
     device: str
     precision: str
     versions: dict[str, str]
@@ -55,6 +58,7 @@ def environment(
         platform=platform.platform(),
         processor=_processor(),
         threads=torch.get_num_threads(),
+        instructions=_instructions(),
         device=name,
         precision=precision,
         versions={package: _version(package) for package in _PACKAGES},
@@ -70,6 +74,13 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _instructions() -> str:
+    """The instruction set of torch's own loops, whether bf16 is native, and what oneDNN was limited to."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    bf16 = "with bf16" if native_bf16(torch.device("cpu")) else "without bf16"
+    return f"{torch.backends.cpu.get_cpu_capability()} {bf16}" + (f", oneDNN held to {limit}" if limit else "")
 
 
 def _processor() -> str:
