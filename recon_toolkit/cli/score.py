@@ -30,18 +30,24 @@ def score(
     fov: Annotated[float, typer.Option("--fov", help="Horizontal field of view in degrees.")] = 10.0,
     prediction_scale: Annotated[
         tuple[float, float] | None,
-        typer.Option("--pred-scale", metavar="OFFSET SLOPE", help="Depth of integer images; see above."),
+        typer.Option(
+            "--pred-scale", metavar="OFFSET SLOPE", help="Depth of integer images; see above."
+        ),
     ] = None,
     truth_scale: Annotated[
         tuple[float, float] | None, typer.Option("--gt-scale", metavar="OFFSET SLOPE", help="Likewise for GT.")
     ] = None,
+    resize: Annotated[
+        bool, typer.Option("--resize/--no-resize", help="Bring predictions of another size to the truth's.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Score predicted depth maps against true ones.
 
-    Files are .npy, .npz, PNG of 8 or 16 bits, or TIFF. In folders, files of the same name belong together, whatever
-    their suffix; a folder from `recon reconstruct` works as it is. PNG values v in [0, 1] mean depth = OFFSET +
-    SLOPE * v, by default 1.1 - 0.2 * v as in the data of Wu et al., where bright is near.
+    Files are .npy, .npz, PNG of 8 or 16 bits, TIFF, PFM or EXR. In folders, files of the same name belong together,
+    whatever their suffix; a folder from `recon reconstruct` works as it is. PNG values v in [0, 1] mean depth = OFFSET
+    + SLOPE * v. Ours say both numbers themselves; of others, --pred-scale and --gt-scale say them: 1.1 -0.2 for the
+    data of Wu et al. and of `recon data make`, where bright is near.
 
     SIDE is in 1e-2 and MAD in degrees; constant and average depth are scored on the same pixels. Files that cannot
     be scored are named and counted; the exit code is 2 if none can.
@@ -49,7 +55,7 @@ def score(
     \b
     Examples:
       recon score depth.npy truth.png
-      recon score predictions/ test/depth/ --json
+      recon score predictions/ test/depth/ --gt-scale 1.1 -0.2 --json
     """
     from recon_toolkit.data.decode import DepthScale
     from recon_toolkit.evaluation.score import score_files
@@ -63,6 +69,7 @@ def score(
             fov=fov,
             prediction_scale=None if prediction_scale is None else DepthScale(*prediction_scale),
             truth_scale=None if truth_scale is None else DepthScale(*truth_scale),
+            resize=resize,
             progress=progress,
         )
         for skipped in report.skipped_files[:20]:

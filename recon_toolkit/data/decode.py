@@ -5,9 +5,9 @@ Whatever is wrong with a file becomes one :class:`DataError` that names it, the 
 
 from __future__ import annotations
 
+import errno
 import io
 import warnings
-import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from recon_toolkit.data.float_images import ARRAYS, EXR, PFM, read_array, read_exr, read_float_tiff, read_pfm
 from recon_toolkit.data.regions import Rectangle, covered, extended, scaled, within
 from recon_toolkit.errors import DataError, ReconError
 from recon_toolkit.files import legible, size_of
@@ -34,8 +35,9 @@ IMAGE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pnm", ".jp2", ".avif", *HEIF_SUFFIXES),
     )
 )
-DEPTH_SUFFIXES = frozenset((".png", ".npy", ".npz", ".tif", ".tiff"))
+DEPTH_SUFFIXES = frozenset((".png", *ARRAYS, EXR, PFM, ".tif", ".tiff"))
 ORIENTATION = 0x0112  # the EXIF tag
+_BITS = 258  # the TIFF tag of bits a sample
 SUPPORTED = "use a PNG, JPEG, WebP, TIFF, BMP, GIF, PPM or JPEG 2000 file"
 
 
@@ -113,6 +115,8 @@ def read_image(path: str | Path, *, crop: Crop | None = None, size: int | None =
                 image.draft(None, (int(image.width * keep) + 1, int(image.height * keep) + 1))
             image.load()
             upright = _rgb(_upright(image))
+        if crop is None and size is None:
+            return np.array(upright)
         scale_x, scale_y = upright.width / full[0], upright.height / full[1]
         box = Box(box.x * scale_x, box.y * scale_y, box.width * scale_x, box.height * scale_y)
         return np.array(cut(upright, box, size, path))
@@ -155,12 +159,16 @@ class DepthScale:
     sparse: bool = False  # the value 0 means that there is no depth
 
 
+class UnknownScale(DataError):
+    """A depth map of integers does not say what they mean."""
+
+
 #: The PNG text entry in which a depth map of ours says its own scale, as "offset slope"; 0 is then no depth at all.
 SCALE_ENTRY = "recon-depth"
 
 
-def read_depth(path: str | Path, *, scale: DepthScale | None = None) -> NDArray[np.float64]:
-    """Decode a depth map: a PNG or TIFF of 8 or 16 bits, a floating-point TIFF, ``.npy`` or ``.npz``.
+def read_depth(path: str | Path, *, scale: DepthScale | None = None, ask: bool = False) -> NDArray[np.float64]:
+    """Decode a depth map: a PNG or TIFF of 8 or 16 bits, ``.npy``, ``.npz``, PFM, OpenEXR, or a TIFF of floats.
 
     Integer images are read as [0, 1] (8-bit: value / 255, 16-bit: value / 65535) and go through ``scale``.
     Arrays and floating-point images are depth already. A colour image counts where its channels are equal.
@@ -170,16 +178,19 @@ def read_depth(path: str | Path, *, scale: DepthScale | None = None) -> NDArray[
         path: the file.
         scale: for integer images; by default what the file itself says (:data:`SCALE_ENTRY`), else
             :class:`DepthScale`'s defaults.
+        ask: refuse an integer image whose scale neither ``scale`` nor the file says.
 
     Returns:
         (H, W) float64; may hold non-finite values where the file does.
 
     Raises:
-        DataError: the file cannot be read, is not a single-channel map, or holds no finite value.
+        UnknownScale: with ``ask``, what the numbers mean is not known.
+        DataError: the file cannot be read, is not a single-channel map, or holds no finite value; or OpenEXR is not
+            installed.
     """
     path = Path(path)
     with _explained(path):
-        values, own = _read_array(path) if path.suffix.lower() in (".npy", ".npz") else _read_depth_image(path)
+        values, integer, own = _read_depth(path)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):
         values = values.squeeze(0 if values.shape[0] == 1 else 2)
     if values.ndim != 2:
@@ -188,19 +199,22 @@ def read_depth(path: str | Path, *, scale: DepthScale | None = None) -> NDArray[
         )
     if not np.isfinite(values).any():
         raise DataError("holds no finite depth", where=str(path), remedy="check how it was written")
-    if own is None:
+    if not integer:
         return values
-    scale = scale or own
+    if ask and scale is None and own is None:
+        raise UnknownScale("its numbers are integers, and nothing says what depth they mean", where=legible(path))
+    scale = scale or own or DepthScale()
     depth = scale.offset + scale.slope * values
-    return np.where(values == 0, np.nan, depth) if own.sparse else depth
+    return np.where(values == 0, np.nan, depth) if own is not None and own.sparse else depth
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
     """A mask (H, W) from an image (above half of white is True) or a ``.npy`` (non-zero is True)."""
     path = Path(path)
-    if path.suffix.lower() in (".npy", ".npz"):
+    if path.suffix.lower() in ARRAYS:
         with _explained(path):
-            return np.asarray(_read_array(path)[0] != 0)
+            _check_file(path)
+            return np.asarray(read_array(path, limit=MAX_PIXELS) != 0)
     return np.asarray(read_image(path).mean(axis=2) > 127.5)
 
 
@@ -265,6 +279,12 @@ class _explained:
                 ) from None
             case UnidentifiedImageError():
                 raise DataError("not an image that can be read", where=place, remedy=SUPPORTED) from None
+            case OSError(errno=errno.ELOOP):
+                raise DataError("is a link that leads to itself", where=place, remedy="name a file") from None
+            case OSError(errno=errno.ENAMETOOLONG):
+                raise DataError("the name is too long", where=place, remedy="check the path") from None
+            case ValueError() if "null byte" in str(error):
+                raise DataError("a name has no null byte", where=place, remedy="check the path") from None
             case MemoryError():
                 raise DataError("does not fit into memory", where=place, remedy="scale it down first") from None
             case _:
@@ -301,9 +321,13 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16 bits a pixel, whatever Pillow calls it; its own conversion clips at 255
-        values = np.asarray(image).astype(np.float64)
-        steps = 65535 if values.max(initial=0) > 255 or image.mode != "I" else 255
-        return Image.fromarray(np.rint(np.clip(values / steps, 0, 1) * 255).astype(np.uint8)).convert("RGB")
+        values = np.asarray(image)
+        deep = image.mode != "I" or values.max(initial=0) > 255
+        if values.dtype != np.uint16:
+            values = np.clip(values, 0, 65535 if deep else 255).astype(np.uint16)
+        # A table costs a byte a pixel; arithmetic on floats would cost several times eight.
+        table = np.rint(np.arange(65536) / 257).astype(np.uint8) if deep else np.arange(65536).astype(np.uint8)
+        return Image.fromarray(table[values]).convert("RGB")
     if image.mode == "F":
         raise ValueError("a floating-point image has no known range; convert it to 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
@@ -362,49 +386,56 @@ def resized(image: Image.Image, box: Rectangle, size: int) -> Image.Image:
     return scaled(image.crop(covered(box)), box, size)
 
 
-def _read_depth_image(path: Path) -> tuple[NDArray[np.float64], DepthScale | None]:
-    """An image's values, and what they mean where they are integers scaled to [0, 1]."""
+def _read_depth(path: Path) -> tuple[NDArray[np.float64], bool, DepthScale | None]:
+    """A file's values, whether they are integers scaled to [0, 1], and what the file says that these mean."""
+    suffix = path.suffix.lower()
+    _check_file(path)
+    if suffix in ARRAYS:
+        return np.array(read_array(path, limit=MAX_PIXELS), dtype=np.float64), False, None
+    if suffix in (EXR, PFM):
+        return (read_exr if suffix == EXR else read_pfm)(path, limit=MAX_PIXELS), False, None
+    if suffix in (".tif", ".tiff") and _of_other_floats(path):
+        return read_float_tiff(path, limit=MAX_PIXELS), False, None
     with _open(path) as image:
         image.load()
-        own = _own_scale(image)
+        own = _own_scale(image, path)
         if image.mode == "F":
-            return np.asarray(image, dtype=np.float64), None
+            return np.asarray(image, dtype=np.float64), False, None
         if image.mode.startswith("I"):
-            return np.asarray(image).astype(np.float64) / 65535, own
+            return np.asarray(image) / 65535.0, True, own
         if image.mode in ("1", "L"):
-            return np.asarray(image.convert("L"), dtype=np.float64) / 255, own
+            return np.asarray(image.convert("L")) / 255.0, True, own
         channels = np.asarray(image.convert("RGB"))
     if (channels != channels[..., :1]).any():
         raise DataError("a colour image is not a depth map", where=str(path), remedy="give grey values of 8 or 16 bits")
-    return channels[..., 0].astype(np.float64) / 255, own
+    return channels[..., 0] / 255.0, True, own
 
 
-def _own_scale(image: Image.Image) -> DepthScale:
+def _of_other_floats(path: Path) -> bool:
+    """Whether a TIFF holds floats of 16 bits, which Pillow does not know, or of 64, which it rounds."""
+    try:
+        with _open(path) as image:
+            return image.mode == "F" and getattr(image, "tag_v2", {}).get(_BITS, (32,))[0] == 64
+    except (UnidentifiedImageError, SyntaxError, KeyError):
+        return True
+
+
+def _own_scale(image: Image.Image, path: Path) -> DepthScale | None:
     entry = image.info.get(SCALE_ENTRY)
     if entry is None:
-        return DepthScale()
-    offset, slope = (float(word) for word in str(entry).split())
+        return None
+    try:
+        offset, slope = (float(word) for word in str(entry).split())
+    except ValueError:
+        offset = slope = float("nan")
+    if not np.isfinite([offset, slope]).all():
+        raise DataError(f"its entry {SCALE_ENTRY} is not two numbers", where=str(path), remedy="write the file again")
     return DepthScale(offset, slope, sparse=True)
 
 
-def _read_array(path: Path) -> tuple[NDArray[np.float64], DepthScale | None]:
-    """The array of an ``.npy`` or ``.npz``; sizes are checked before anything large is allocated."""
-    if path.stat().st_size == 0:
+def _check_file(path: Path) -> None:
+    """Raise DataError for an empty file, a pipe or a device; OSError where there is none."""
+    if path.is_dir():
+        raise IsADirectoryError(path)
+    if size_of(path) == 0:
         raise DataError("the file is empty (0 bytes)", where=str(path), remedy="copy or download it again")
-    if path.suffix.lower() == ".npy":
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    else:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > 8 * MAX_PIXELS:
-                raise DataError("unpacks to more than is read", where=str(path), remedy="keep only the depth in it")
-        with np.load(path, allow_pickle=False) as arrays:
-            name = "depth" if "depth" in arrays.files else arrays.files[0] if len(arrays.files) == 1 else None
-            if name is None:
-                found = ", ".join(arrays.files[:5]) or "nothing"
-                raise DataError(f"holds {found}", where=str(path), remedy="name the depth array 'depth'")
-            array = arrays[name]
-    if array.size > MAX_PIXELS:
-        raise DataError(f"holds {array.size:,} values", where=str(path), remedy=f"at most {MAX_PIXELS:,} are read")
-    if not (np.issubdtype(array.dtype, np.number) or array.dtype == np.bool_) or np.iscomplexobj(array):
-        raise DataError(f"holds {array.dtype} values", where=str(path), remedy="store depth as floats")
-    return np.array(array, dtype=np.float64), None

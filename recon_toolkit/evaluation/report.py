@@ -66,6 +66,7 @@ class ScoreReport(BaseModel):
     empty: int = Field(default=0, description="images without a pixel to score; they count in nothing but coverage")
     skipped: int = Field(default=0, description="files that could not be scored")
     skipped_files: list[SkippedFile] = []
+    resized: int = Field(default=0, description="predictions of another size than their truth, resampled to it")
     baselines: Baselines
 
     def text(self) -> str:
@@ -83,6 +84,8 @@ class ScoreReport(BaseModel):
             f"MSE {self.mse:.2e}, coverage {100 * self.coverage:.0f} %"
         )
         lines.append(f"{self.images} images scored, {self.empty} with nothing to score, {self.skipped} files skipped")
+        if self.resized:
+            lines.append(f"{self.resized} predictions were of another size and were resampled to their truth's")
         return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from recon_toolkit.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, DepthScale, read_depth, read_mask
+from recon_toolkit.data.decode import DEPTH_SUFFIXES, IMAGE_SUFFIXES, DepthScale, UnknownScale, read_depth, read_mask
 from recon_toolkit.data.packing import find_files
 from recon_toolkit.errors import DataError
 from recon_toolkit.evaluation.report import Baselines, DepthEvaluator, ScoreReport, SkippedFile
@@ -23,7 +25,7 @@ __all__ = ["Baselines", "Pair", "ScoreReport", "match_files", "score_files"]
 #: The depth file in each folder that ``recon reconstruct`` writes.
 RECONSTRUCTED = "depth.npy"
 #: Where several files have one name, the last of these counts.
-PREFERENCE = (".png", ".tif", ".tiff", ".npz", ".npy")
+PREFERENCE = (".png", ".tif", ".tiff", ".pfm", ".exr", ".npz", ".npy")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def score_files(
     fov: float = 10.0,
     prediction_scale: DepthScale | None = None,
     truth_scale: DepthScale | None = None,
+    resize: bool = True,
     progress: Progress = QUIET,
 ) -> ScoreReport:
     """Score predicted depth files against true ones: two files, or two folders whose files are matched by name.
@@ -55,46 +58,48 @@ def score_files(
     positive and finite in a prediction is not scored.
 
     Args:
-        prediction: a depth file (PNG, TIFF, ``.npy``, ``.npz``) or a folder of them.
+        prediction: a depth file (PNG, TIFF, ``.npy``, ``.npz``, PFM, EXR) or a folder of them.
         truth: the ground truth, likewise. What lies before a map's furthest value is scored.
         mask: instead of that, a mask image or ``.npy`` (or a folder of them, matched in the same way).
         prediction_mask: where the predictions hold, likewise.
         fov: horizontal field of view of the maps, in degrees; normals depend on it.
-        prediction_scale: what integer images among the predictions mean; the files' own word by default.
+        prediction_scale: what integer images among the predictions mean; the files' own word by default. Those that
+            say nothing are not scored without it.
         truth_scale: likewise for the ground truth.
+        resize: bring predictions and masks of another size to their truth's, see :func:`resampled`.
         progress: where to show progress.
 
     Raises:
-        DataError: a path is missing, nothing matches, or no pair can be scored. Pairs that cannot be read, or whose
-            sizes differ, are skipped and listed in the report.
+        DataError: a path is missing, nothing matches, or no pair can be scored. Pairs that cannot be read, whose
+            scale is not known, or, without ``resize``, whose sizes differ, are skipped and listed in the report.
     """
     if not 0 < fov < 180:
         raise DataError(f"a field of view lies between 0 and 180 degrees, not at {fov}", where="fov", remedy="try 10")
     masks = [None if path is None else Path(path) for path in (mask, prediction_mask)]
     pairs, skipped = match_files(Path(prediction), Path(truth), *masks)
     evaluator = DepthEvaluator(Camera(fov))
-    scored = 0
+    scored = changed = 0
     for pair in progress.track(pairs, description="scoring", unit="map"):
         try:
-            _add(evaluator, pair, prediction_scale, truth_scale)
+            changed += _add(evaluator, pair, prediction_scale, truth_scale, resize)
         except DataError as error:
             skipped.append(SkippedFile(name=pair.name, reason=str(error)))
         else:
             scored += 1
     if not scored:
         raise DataError(
-            f"none of the {len(pairs)} depth maps can be scored; {skipped[0].reason}", remedy="mend the files"
+            f"none of the {len(pairs)} depth maps can be scored; {skipped[-1].reason}", remedy="mend the files"
         )
-    return evaluator.report(skipped)
+    return evaluator.report(skipped).model_copy(update={"resized": changed})
 
 
 def match_files(
     prediction: Path, truth: Path, mask: Path | None = None, prediction_mask: Path | None = None
 ) -> tuple[list[Pair], list[SkippedFile]]:
     """The pairs in two files or folders, and the files without a partner. Raises DataError as :func:`score_files`."""
-    if not prediction.is_dir() and not truth.is_dir():
+    if not os.path.isdir(prediction) and not os.path.isdir(truth):
         for path in (mask, prediction_mask):
-            if path is not None and path.is_dir():
+            if path is not None and os.path.isdir(path):
                 raise DataError("is a folder, the depth maps are files", where=str(path), remedy="give one mask file")
         return [Pair(prediction.stem, prediction, truth, mask, prediction_mask)], []
     predictions, truths = _by_key(prediction), _by_key(truth)
@@ -130,8 +135,8 @@ def match_files(
 
 
 def _by_key(path: Path, suffixes: frozenset[str] = DEPTH_SUFFIXES) -> dict[str, Path]:
-    if not path.is_dir():
-        if not path.exists():
+    if not os.path.isdir(path):
+        if not os.path.exists(path):
             raise DataError("no such file or folder", where=str(path), remedy="check the path")
         raise DataError("is a file, the other is a folder", where=str(path), remedy="give two files or two folders")
     files = find_files(path, suffixes)
@@ -162,18 +167,27 @@ def _common(name: str) -> str:
 
 
 def _add(
-    evaluator: DepthEvaluator, pair: Pair, prediction_scale: DepthScale | None, truth_scale: DepthScale | None
-) -> None:
-    predicted = read_depth(pair.prediction, scale=prediction_scale)
-    true = read_depth(pair.truth, scale=truth_scale)
-    _same_size(pair.prediction, predicted, true)
+    evaluator: DepthEvaluator,
+    pair: Pair,
+    prediction_scale: DepthScale | None,
+    truth_scale: DepthScale | None,
+    resize: bool,
+) -> bool:
+    """Score a pair; whether its prediction was of another size."""
+    predicted = _read(pair.prediction, prediction_scale, "--pred-scale")
+    true = _read(pair.truth, truth_scale, "--gt-scale")
+    other = predicted.shape != true.shape
+    if other:
+        _refuse_other_size(pair.prediction, predicted, true, resize)
+        predicted = resampled(predicted, true.shape)
     if min(true.shape) < 3:
         raise DataError("a depth map needs at least 3×3 pixels", where=str(pair.truth))
     masks: list[Tensor | None] = []
     for path in (pair.prediction_mask, pair.mask):
         mask = None if path is None else read_mask(path)
-        if path is not None and mask is not None:
-            _same_size(path, mask, true)
+        if path is not None and mask is not None and mask.shape != true.shape:
+            _refuse_other_size(path, mask, true, resize)
+            mask = resampled(np.where(mask, 1.0, np.nan), true.shape) == 1
         masks.append(None if mask is None else torch.from_numpy(mask)[None])
     evaluator.add(
         torch.from_numpy(predicted)[None],
@@ -181,12 +195,40 @@ def _add(
         prediction_mask=masks[0],
         truth_mask=masks[1],
     )
+    return other
 
 
-def _same_size(path: Path, values: NDArray[Any], truth: NDArray[np.float64]) -> None:
-    if values.shape != truth.shape:
+def _read(path: Path, scale: DepthScale | None, option: str) -> NDArray[np.float64]:
+    try:
+        return read_depth(path, scale=scale, ask=True)
+    except UnknownScale as error:
+        default = DepthScale()
+        remedy = f"say it with {option} OFFSET SLOPE; of Wu et al.'s data: {option} {default.offset} {default.slope}"
+        raise UnknownScale(error.message, where=error.where, remedy=remedy) from None
+
+
+def resampled(depth: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A depth map at another size, bilinear, with the outermost pixels' centres where they were, as cameras here have
+    it (:class:`~recon_toolkit.geometry.camera.Camera`).
+
+    Args:
+        depth: (h, w); what is not positive and finite is no depth, and has no part in its neighbours'.
+        shape: the size wanted, (H, W).
+
+    Returns:
+        (H, W), NaN where more than half of what a pixel lies between is no depth.
+    """
+    known = np.isfinite(depth) & (depth > 0)
+    both = torch.from_numpy(np.stack([np.where(known, depth, 0.0), known.astype(np.float64)]))
+    values, weight = interpolate(both[None], size=(shape[0], shape[1]), mode="bilinear", align_corners=True)[0].numpy()
+    inside = weight >= 0.5 - 1e-9  # rounding must not decide where the weight is half exactly
+    return np.asarray(np.divide(values, weight, out=np.full(weight.shape, np.nan), where=inside))
+
+
+def _refuse_other_size(path: Path, values: NDArray[Any], truth: NDArray[np.float64], resize: bool) -> None:
+    if not resize:
         raise DataError(
             f"is {values.shape[1]}×{values.shape[0]} pixels, its ground truth {truth.shape[1]}×{truth.shape[0]}",
             where=str(path),
-            remedy="resize one to the other's size",
+            remedy="resize one to the other's size, or leave --no-resize out",
         )

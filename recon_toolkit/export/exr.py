@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_toolkit.errors import DataError
+from recon_toolkit.data.float_images import openexr
 from recon_toolkit.files import writing
 
-
-def openexr(where: str) -> Any:
-    """The package OpenEXR; raises DataError about ``where`` if it is not installed."""
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise DataError(
-            f"EXR files need the package OpenEXR, which cannot be imported: {error}",
-            where=where,
-            remedy="pip install 'recon-toolkit[exr]'",
-        ) from None
-    return OpenEXR
+__all__ = ["openexr", "write_exr"]
 
 
 def write_exr(path: str | Path, depth: NDArray[np.floating], *, normals: NDArray[np.floating] | None = None) -> None:
