@@ -92,7 +92,7 @@ def import_file(
     settings = [f"{name}={json.dumps(value)}" for name, value in (options or {}).items()]
     part = resolve_component("importer", format_name, settings, host)
     tensors = read_torch_file(file)
-    if out.resolve() == file.resolve():
+    if os.path.realpath(out) == os.path.realpath(file):
         raise ReconError("the weights file would take the place of the checkpoint", where=str(out), remedy="name --out")
     found = part.build(tensors=tensors, path=file)
     if not isinstance(found, Imported):

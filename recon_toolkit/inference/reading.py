@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
-from recon_toolkit.data.decode import read_image
+from recon_toolkit.data.decode import image_size, read_image
 from recon_toolkit.data.video import is_video
 from recon_toolkit.errors import DataError, ReconError
 from recon_toolkit.inference.pictures import Crop, Finder, Source, video_sources
 from recon_toolkit.inference.report import Failed
 from recon_toolkit.progress import Progress
 from recon_toolkit.threads import given
+
+#: Pictures of more pixels are decoded and searched one at a time: each takes some ten bytes a pixel for a while.
+LARGE_PIXELS = 16_000_000
+_large = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -70,9 +76,16 @@ def failed(source: Source, error: ReconError) -> Failed:
 
 def _of_picture(source: Source, finder: Finder) -> list[Crop | Failed]:
     try:
-        return [*finder.crops(read_image(source.path), source)]
+        with _turn(source):
+            return [*finder.crops(read_image(source.path), source)]
     except ReconError as error:  # a detector's own fault too: the other pictures may still go well
         return [failed(source, error)]
+
+
+def _turn(source: Source) -> AbstractContextManager[object]:
+    """What a picture waits for before it is decoded; raises DataError as :func:`image_size` does."""
+    width, height = image_size(source.path)
+    return _large if width * height > LARGE_PIXELS else nullcontext()
 
 
 def _of_video(source: Source, finder: Finder, video: VideoFrames) -> Iterator[Crop | Failed]:

@@ -17,7 +17,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from recon_toolkit.errors import CheckpointError
+from recon_toolkit.errors import CheckpointError, DataError
+from recon_toolkit.files import size_of
 from recon_toolkit.unpickle.machine import Foreign, Machine, Refused
 
 #: Largest file that is looked at, in bytes.
@@ -65,8 +66,11 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
     """
     path = Path(path)
     try:
+        size = size_of(path)  # before it is opened: to open a pipe is to wait
         with path.open("rb") as file:
-            found = _read(file, path.stat().st_size)
+            found = _read(file, size)
+    except DataError as error:
+        raise CheckpointError(error.message, where=error.where, remedy=error.remedy) from None
     except Refused as error:
         raise _failure(path, str(error), error.remedy) from error
     except OSError as error:
