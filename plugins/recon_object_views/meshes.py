@@ -14,12 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
-from trimesh.resolvers import Resolver
 from trimesh.visual.material import SimpleMaterial
 
 from recon_object_views.solids import ColouredMesh, Floats
 from recon_toolkit.data.packing import find_files
 from recon_toolkit.errors import DataError
+from recon_toolkit.shapes.gltf import parts_of_gltf
+from recon_toolkit.shapes.materials import Nearby
+from recon_toolkit.shapes.parts import Part, Warn
+from recon_toolkit.shapes.ply import read_ply
+from recon_toolkit.shapes.reading import file_bytes
+from recon_toolkit.shapes.stl import is_binary_stl, part_of_stl
 
 Up = Literal["auto", "y", "z"]
 #: The mesh formats that are read, and those whose y axis points upwards by convention.
@@ -29,6 +34,8 @@ Y_UP = frozenset({".obj", ".glb", ".gltf", ".off"})
 GREY = 0.7
 #: Area, in a box of diagonal 1, below which faces are none: rounding alone gives points on a line as much.
 _NO_AREA = 1e-10
+#: A PLY file that names a texture is left to trimesh, which lays it on.
+_TEXTURED_PLY, _PLY_HEAD = re.compile(rb"texturefile", re.IGNORECASE), 4096
 _SYNSET = re.compile(r"\d{8}")
 
 
@@ -103,8 +110,12 @@ def read_mesh(
     if not path.is_file():
         problem = "is a folder, not a file" if path.exists() else "no such file"
         raise DataError(problem, where=str(path), remedy="check the path")
-    nearby = _Nearby(path)
-    parts = [part for part in _parts(path, suffix, nearby) if len(part.faces)]
+    nearby = Nearby(path)
+    notes: list[str] = []
+    parts = [part for part in _parts(path, suffix, nearby, notes.append) if len(part.faces)]
+    if warn is not None:
+        for note in dict.fromkeys(notes):
+            warn(f"{path}: {note}")
     if nearby.missing and warn is not None:
         warn(f"{path}: {', '.join(dict.fromkeys(nearby.missing))} not found; drawn without")
     if not parts:
@@ -139,24 +150,23 @@ def _checked(made: ColouredMesh, path: Path) -> ColouredMesh:
     return ColouredMesh(small, corners, made.colours)
 
 
-def _parts(path: Path, suffix: str, nearby: _Nearby) -> Iterator[ColouredMesh]:
+def _parts(path: Path, suffix: str, nearby: Nearby, warn: Warn) -> Iterator[ColouredMesh]:
     """The meshes of a file's scene, each where the scene has it."""
+    data = file_bytes(path) if path.stat().st_size else b""
     try:
-        if suffix == ".obj":  # decoded here: in comments, any encoding may turn up
-            source: Any = io.StringIO(path.read_bytes().decode("utf-8", errors="replace"))
+        if suffix in (".glb", ".gltf"):
+            yield from map(_coloured, parts_of_gltf(data, warn, nearby.get, textures=True))
+        elif suffix == ".stl" and is_binary_stl(data):
+            yield _coloured(part_of_stl(data, warn))
+        elif suffix == ".ply" and not _TEXTURED_PLY.search(data[:_PLY_HEAD]):
+            yield _coloured(read_ply(data).part)
         else:
-            source = io.BytesIO(path.read_bytes())
-        scene = trimesh.load_scene(source, file_type=suffix[1:], resolver=nearby, process=False)
-        for node in scene.graph.nodes_geometry:
-            matrix, name = scene.graph[node]
-            geometry = scene.geometry[name]
-            if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
-                faces = np.asarray(geometry.faces, dtype=np.int32)
-                part = ColouredMesh(np.asarray(geometry.vertices, np.float64), faces, _colours(geometry, suffix))
-                plain = np.array_equal(matrix, np.eye(4))
-                yield part if plain else part.moved(matrix[:3, :3], matrix[:3, 3])
-    except DataError:
-        raise
+            yield from _of_trimesh(data, suffix, nearby)
+    except DataError as error:
+        raise DataError(f"cannot be read as {suffix[1:].upper()}: {error.message}", where=str(path),
+                        remedy=error.remedy) from None  # fmt: skip
+    except MemoryError:
+        raise DataError("needs more memory than there is", where=str(path), remedy="simplify it") from None
     except Exception as error:  # a damaged file takes its reader to any of them
         # A reader that takes bytes for text of an unknown encoding asks for a package to tell which.
         reason = "" if isinstance(error, ImportError) else f": {str(error) or type(error).__name__}"
@@ -164,7 +174,35 @@ def _parts(path: Path, suffix: str, nearby: _Nearby) -> Iterator[ColouredMesh]:
                         remedy="check the file, or export it again") from error  # fmt: skip
 
 
-def _colours(geometry: Any, suffix: str) -> Floats:
+def _of_trimesh(data: bytes, suffix: str, nearby: Nearby) -> Iterator[ColouredMesh]:
+    source: Any = io.StringIO(nearby.obj_text(data)) if suffix == ".obj" else io.BytesIO(data)
+    scene = trimesh.load_scene(source, file_type=suffix[1:], resolver=nearby, process=False)
+    for node in scene.graph.nodes_geometry:
+        matrix, name = scene.graph[node]
+        geometry = scene.geometry[name]
+        if isinstance(geometry, trimesh.Trimesh) and len(geometry.faces):
+            faces = np.asarray(geometry.faces, dtype=np.int32)
+            part = ColouredMesh(np.asarray(geometry.vertices, np.float64), faces, _colours(geometry))
+            plain = np.array_equal(matrix, np.eye(4))
+            yield part if plain else part.moved(matrix[:3, :3], matrix[:3, 3])
+
+
+def _coloured(part: Part) -> ColouredMesh:
+    """A part with a colour for each face: its texture's, else that of its corners, itself, or its material."""
+    factor = None if part.factor is None else _srgb(part.factor)
+    if part.image is not None and part.uv is not None and len(part.faces):
+        colours = _texture_colours(part.image, part.uv, part.faces)
+        colours = colours if factor is None else colours * factor  # as glTF has it
+    elif part.colours is not None:
+        colours = part.colours[part.faces].mean(1) / 255
+    elif part.face_colours is not None:
+        colours = part.face_colours / 255
+    else:
+        colours = np.tile(np.full(3, GREY) if factor is None else factor, (len(part.faces), 1))
+    return ColouredMesh(part.vertices, part.faces.astype(np.int32), colours)
+
+
+def _colours(geometry: Any) -> Floats:
     """Colours (F, 3) of a mesh's faces."""
     visual, count = geometry.visual, len(geometry.faces)
     if visual.kind == "texture":
@@ -174,7 +212,7 @@ def _colours(geometry: Any, suffix: str) -> Floats:
         colours = np.full((count, 3), GREY)
         for number, material in enumerate(materials):
             mine = each == number
-            colours[mine] = _material_colours(material, visual.uv, geometry.faces[mine], suffix)
+            colours[mine] = _material_colours(material, visual.uv, geometry.faces[mine])
         return colours
     if visual.kind == "vertex" and len(visual.vertex_colors) == len(geometry.vertices):
         return np.asarray(visual.vertex_colors[:, :3][geometry.faces].mean(1) / 255, dtype=np.float64)
@@ -183,66 +221,39 @@ def _colours(geometry: Any, suffix: str) -> Floats:
     return np.full((count, 3), GREY)
 
 
-def _material_colours(material: Any, uv: Any, faces: NDArray[np.integer], suffix: str) -> Floats:
+def _material_colours(material: Any, uv: Any, faces: NDArray[np.integer]) -> Floats:
     factor = _diffuse(material)
-    image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    image = getattr(material, "image", None)
     if isinstance(material, SimpleMaterial) and getattr(image, "format", None) is None:
         image = None  # of no file: the reader puts a grey one where a material is missing
     if image is None or uv is None or not len(faces):
         return np.tile(np.full(3, GREY) if factor is None else factor, (len(faces), 1))
+    return _texture_colours(image, uv, faces)  # MTL has both for the same thing, and often 0 for the colour
+
+
+def _texture_colours(image: Any, uv: Any, faces: NDArray[np.integer]) -> Floats:
+    """A texture's colours (F, 3) at the centres of faces."""
     texture = np.asarray(image.convert("RGB"))
     centre = np.nan_to_num(np.asarray(uv, dtype=np.float64)[faces].mean(1), posinf=0.0, neginf=0.0)
     u, v = (centre - np.floor(centre)).T  # textures repeat; v points upwards
     height, width = texture.shape[:2]
     column = np.minimum((u * width).astype(np.int64), width - 1)
     row = np.minimum(((1 - v) * height).astype(np.int64), height - 1)
-    colours = texture[row, column] / 255
-    # glTF multiplies a texture by the factor; MTL has both for the same thing, and often 0 for the colour.
-    return np.asarray(colours * factor if suffix in (".glb", ".gltf") and factor is not None else colours)
+    return np.asarray(texture[row, column] / 255)
+
+
+def _srgb(linear: Floats) -> Floats:
+    """glTF's factors are linear; pictures, and the colours of all other formats, are sRGB (IEC 61966-2-1)."""
+    bent = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
+    return np.asarray(np.clip(np.where(linear > 0.0031308, bent, 12.92 * linear), 0, 1))
 
 
 def _diffuse(material: Any) -> Floats | None:
     """A material's own colour, in [0, 1]; None where it has none."""
-    if hasattr(material, "baseColorFactor"):
-        factor = material.baseColorFactor
-        if factor is None:
-            return None
-        linear = np.asarray(factor, dtype=np.float64)[:3] / (255 if np.asarray(factor).dtype == np.uint8 else 1)
-        # glTF's factors are linear; pictures, and the colours of all other formats, are sRGB (IEC 61966-2-1).
-        bent = 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055
-        return np.asarray(np.clip(np.where(linear > 0.0031308, bent, 12.92 * linear), 0, 1))
     kd = np.asarray(getattr(material, "kwargs", {}).get("kd", ()), dtype=np.float64).ravel()
     if kd.size not in (1, 3) or not np.isfinite(kd).all():
         return None
     return np.asarray(np.clip(np.broadcast_to(kd, 3), 0, 1))
-
-
-class _Nearby(Resolver):
-    """Finds a mesh's materials and textures in its folder or the one above, and nowhere else."""
-
-    def __init__(self, path: Path) -> None:
-        self.folder = path.resolve().parent
-        self.missing: list[str] = []
-
-    def get(self, key: str) -> bytes:
-        name = key.strip().strip('"').replace("\\", "/")  # Windows writes so
-        for place in (self.folder / name.lstrip("/"), self.folder / Path(name).name):
-            file = place.resolve()
-            if file.is_relative_to(self.folder.parent) and file.is_file():
-                data = file.read_bytes()
-                # As with OBJ: names in any encoding are no reason to do without colours.
-                return data.decode("utf-8", errors="replace").encode() if file.suffix.lower() == ".mtl" else data
-        self.missing.append(name)
-        raise FileNotFoundError(name)
-
-    def keys(self) -> list[str]:
-        return [file.name for file in self.folder.iterdir()]
-
-    def namespaced(self, namespace: str) -> _Nearby:
-        return _Nearby(self.folder / namespace / "mesh")
-
-    def write(self, name: str, data: object) -> None:
-        raise PermissionError(f"{name}: a mesh's folder is not written to")
 
 
 def _shapenet(file: Path) -> tuple[str, str] | None:

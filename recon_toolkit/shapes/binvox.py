@@ -10,6 +10,7 @@ import numpy as np
 
 from recon_toolkit.errors import DataError
 from recon_toolkit.shapes.forms import Voxels
+from recon_toolkit.shapes.limits import MAX_VOXELS, too_large
 
 
 def binvox_bytes(voxels: Voxels) -> bytes:
@@ -46,6 +47,8 @@ def voxels_from_binvox(data: bytes) -> Voxels:
         scale = float(fields.get("scale", ("1",))[0])
     except (KeyError, ValueError, IndexError):
         raise DataError("the header of this binvox file cannot be read", remedy="check where it comes from") from None
+    if not 0 < depth * width * height <= MAX_VOXELS:
+        raise too_large(f"it has {depth} x {width} x {height} voxels")
     runs = np.frombuffer(body[: len(body) // 2 * 2], dtype=np.uint8).reshape(-1, 2)
     total, expected = int(runs[:, 1].sum(dtype=np.int64)), depth * width * height
     if total != expected or min(depth, width, height) < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import writing
 from recon_toolkit.shapes.binvox import binvox_bytes
-from recon_toolkit.shapes.forms import Cloud, Mesh, Shape, Voxels, form_of
+from recon_toolkit.shapes.forms import Cloud, Floats, Mesh, Shape, Voxels, form_of
 from recon_toolkit.shapes.reading import FORMS, Y_UP, forms_of, read_shape
 from recon_toolkit.shapes.threemf import threemf_bytes
 
@@ -24,7 +25,8 @@ def write_shape(path: str | Path, shape: Shape, *, height_mm: float | None = Non
 
     - clouds: ``.ply`` (binary, with normals and colours), ``.npy`` and ``.npz`` (float32 (N, 3), ``points``), ``.xyz``
       and ``.txt`` (with normals where there are any);
-    - meshes: ``.ply`` and ``.stl`` (binary), ``.obj``, ``.off``, ``.glb`` (glTF 2.0), ``.3mf``;
+    - meshes: ``.ply`` and ``.stl`` (binary), ``.obj``, ``.off``, ``.glb`` (glTF 2.0), ``.3mf``; PLY, OBJ and GLB keep
+      the colours of vertices;
     - voxels: ``.binvox``, and ``.npy`` (bool (X, Y, Z), which has no place for where and how large they are).
 
     z is up, but in GLB, OBJ and OFF y, as is usual there: the shape is turned to stand in them.
@@ -103,9 +105,13 @@ def _bytes(shape: Shape, suffix: str) -> bytes:
         columns = shape.points if shape.normals is None else np.hstack((shape.points, shape.normals))
         return _lines(columns, " ".join(["%.9g"] * columns.shape[1]))
     if suffix in Y_UP:
-        shape = Mesh(shape.vertices[:, (0, 2, 1)] * (1, 1, -1), shape.faces)
+        shape = Mesh(shape.vertices[:, (0, 2, 1)] * (1, 1, -1), shape.faces, shape.colours)
     if suffix == ".obj":
-        return _lines(shape.vertices, "v %.9g %.9g %.9g") + _lines(shape.faces + 1, "f %d %d %d")
+        if shape.colours is None:
+            return _lines(shape.vertices, "v %.9g %.9g %.9g") + _lines(shape.faces + 1, "f %d %d %d")
+        # Colours from 0 to 1 behind the place, as MeshLab and Blender read them; 6 digits give every byte back.
+        rows = np.hstack((shape.vertices, shape.colours / 255))
+        return _lines(rows, "v %.9g %.9g %.9g %.6f %.6f %.6f") + _lines(shape.faces + 1, "f %d %d %d")
     if suffix == ".off":
         header = f"OFF\n{len(shape.vertices)} {len(shape.faces)} 0\n".encode()
         return header + _lines(shape.vertices, "%.9g %.9g %.9g") + _lines(shape.faces, "3 %d %d %d")
@@ -125,31 +131,35 @@ def _lines(values: NDArray[np.generic], form: str) -> bytes:
     return data.getvalue().encode()
 
 
+#: An element of a PLY header: its name, how many there are, and names and types of its properties.
+_Element: TypeAlias = tuple[str, int, list[tuple[str, str]]]
+
+
 def _ply_cloud(cloud: Cloud) -> bytes:
-    columns: list[tuple[str, str, NDArray[np.generic]]] = [
-        (name, "<f4", cloud.points[:, k]) for k, name in enumerate("xyz")
-    ]
-    if cloud.normals is not None:
-        columns += [(name, "<f4", cloud.normals[:, k]) for k, name in enumerate(("nx", "ny", "nz"))]
-    if cloud.colours is not None:
-        columns += [(name, "u1", cloud.colours[:, k]) for k, name in enumerate(("red", "green", "blue"))]
-    rows = np.empty(len(cloud.points), dtype=[(name, kind) for name, kind, _ in columns])
+    header, vertices = _ply_vertices(cloud.points, cloud.normals, cloud.colours)
+    return _ply_header(header) + vertices
+
+
+def _ply_vertices(points: Floats, normals: Floats | None, colours: NDArray[np.uint8] | None) -> tuple[_Element, bytes]:
+    columns: list[tuple[str, str, NDArray[np.generic]]] = [(name, "<f4", points[:, k]) for k, name in enumerate("xyz")]
+    if normals is not None:
+        columns += [(name, "<f4", normals[:, k]) for k, name in enumerate(("nx", "ny", "nz"))]
+    if colours is not None:
+        columns += [(name, "u1", colours[:, k]) for k, name in enumerate(("red", "green", "blue"))]
+    rows = np.empty(len(points), dtype=[(name, kind) for name, kind, _ in columns])
     for name, _, values in columns:
         rows[name] = values
-    return _ply_header(("vertex", len(rows), [(name, kind) for name, kind, _ in columns])) + rows.tobytes()
+    return ("vertex", len(rows), [(name, kind) for name, kind, _ in columns]), rows.tobytes()
 
 
 def _ply_mesh(mesh: Mesh) -> bytes:
     faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("corners", "<i4", 3)])
     faces["count"], faces["corners"] = 3, mesh.faces
-    header = _ply_header(
-        ("vertex", len(mesh.vertices), [(name, "<f4") for name in "xyz"]),
-        ("face", len(faces), [("vertex_indices", "list")]),
-    )
-    return header + mesh.vertices.astype("<f4").tobytes() + faces.tobytes()
+    header, vertices = _ply_vertices(mesh.vertices, None, mesh.colours)
+    return _ply_header(header, ("face", len(faces), [("vertex_indices", "list")])) + vertices + faces.tobytes()
 
 
-def _ply_header(*elements: tuple[str, int, list[tuple[str, str]]]) -> bytes:
+def _ply_header(*elements: _Element) -> bytes:
     kinds = {"<f4": "float", "u1": "uchar", "list": "list uchar int"}
     lines = ["ply", "format binary_little_endian 1.0", "comment recon-toolkit"]
     for element, count, properties in elements:
@@ -169,6 +179,18 @@ def _glb(mesh: Mesh) -> bytes:
     import trimesh
     from trimesh.exchange.gltf import export_glb
 
-    made = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False, validate=False)
+    made = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=mesh.colours, process=False, validate=False)
+    factor = [0.6, 0.6, 0.6, 1.0] if mesh.colours is None else [1.0, 1.0, 1.0, 1.0]
+
+    def matt(tree: dict[str, Any]) -> None:
+        """A surface without a material is metal by the format, and nearly black in most programs."""
+        surface = {"metallicFactor": 0.0, "roughnessFactor": 1.0, "baseColorFactor": factor}
+        tree["materials"] = [{"name": "surface", "doubleSided": True, "pbrMetallicRoughness": surface}]
+        for primitive in (primitive for entry in tree["meshes"] for primitive in entry["primitives"]):
+            primitive["material"] = 0
+
     # With normals, programs shade it smoothly, and without, face by face.
-    return bytes(export_glb(trimesh.Scene(made), include_normals=True))  # type: ignore[no-untyped-call]
+    data = export_glb(  # type: ignore[no-untyped-call]
+        trimesh.Scene(made), include_normals=True, tree_postprocessor=matt
+    )
+    return bytes(data)

@@ -41,10 +41,7 @@ class Cloud:
         if self.normals is not None:
             object.__setattr__(self, "normals", _rows(self.normals, "normals", len(points)))
         if self.colours is not None:
-            colours = np.asarray(self.colours)
-            if colours.dtype != np.uint8 or colours.shape != points.shape:
-                raise ValueError(f"colours must be uint8 {points.shape}, not {colours.dtype} {colours.shape}")
-            object.__setattr__(self, "colours", np.ascontiguousarray(colours))
+            object.__setattr__(self, "colours", _bytes(self.colours, points.shape))
 
     @property
     def bounds(self) -> tuple[Floats, Floats]:
@@ -68,14 +65,16 @@ class Mesh:
     Attributes:
         vertices: (V, 3) float64, finite.
         faces: (F, 3) int64, F ≥ 1, numbers of vertices, anticlockwise seen from outside.
+        colours: (V, 3) uint8, RGB, of the vertices, or None.
 
     Raises:
         DataError: there are no faces, a coordinate is not finite, or a face names a vertex that is not there.
-        ValueError: a shape or the faces' type is wrong.
+        ValueError: a shape, or the type of the faces or the colours is wrong.
     """
 
     vertices: Floats
     faces: Faces
+    colours: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         vertices, faces = _rows(self.vertices, "vertices"), np.asarray(self.faces)
@@ -91,6 +90,8 @@ class Mesh:
             )
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", np.ascontiguousarray(faces, dtype=np.int64))
+        if self.colours is not None:
+            object.__setattr__(self, "colours", _bytes(self.colours, vertices.shape))
 
     @property
     def bounds(self) -> tuple[Floats, Floats]:
@@ -113,7 +114,25 @@ class Mesh:
 
     def moved(self, factor: float, offset: ArrayLike) -> Mesh:
         """The mesh with vertices ``factor`` · v + ``offset``; ``factor`` is above 0."""
-        return Mesh(self.vertices * factor + np.asarray(offset, dtype=np.float64), self.faces)
+        return Mesh(self.vertices * factor + np.asarray(offset, dtype=np.float64), self.faces, self.colours)
+
+    def joined(self, *, by_colour: bool = False) -> Mesh:
+        """Vertices in one place as one, without colours; faces that had no area for it are left out.
+
+        Args:
+            by_colour: vertices in one place with unlike colours remain several, and colours are kept.
+
+        Raises:
+            DataError: no face has an area.
+        """
+        coloured = self.colours if by_colour else None
+        rows = self.vertices if coloured is None else np.hstack((self.vertices, coloured))
+        rows, index = np.unique(rows, axis=0, return_inverse=True)
+        faces = index.reshape(-1)[self.faces]
+        kept = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
+        if not kept.any():
+            raise DataError("no face of the mesh has an area", remedy="check where it comes from")
+        return Mesh(rows[:, :3], faces[kept], None if coloured is None else rows[:, 3:].astype(np.uint8))
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +190,13 @@ Shape: TypeAlias = Cloud | Mesh | Voxels
 def form_of(shape: Shape) -> str:
     """``cloud``, ``mesh`` or ``voxels``."""
     return type(shape).__name__.lower()
+
+
+def _bytes(values: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    colours = np.asarray(values)
+    if colours.dtype != np.uint8 or colours.shape != shape:
+        raise ValueError(f"colours must be uint8 {shape}, not {colours.dtype} {colours.shape}")
+    return np.ascontiguousarray(colours)
 
 
 def _rows(values: ArrayLike, name: str, count: int | None = None) -> Floats:

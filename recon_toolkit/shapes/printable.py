@@ -10,13 +10,17 @@ from numpy.typing import NDArray
 from recon_toolkit.shapes.forms import Mesh
 from recon_toolkit.shapes.pieces import pieces
 
+#: Mean thickness, in diagonals of the box, below which nothing is enclosed: 32-bit numbers give a flat sheet a tenth of
+#: it, and a sheet of paper has three hundred times as much.
+_NO_THICKNESS = 1e-6
+
 
 @dataclass(frozen=True)
 class Printability:
     """Whether a mesh is the surface of a solid. It may still pass through itself, which is not looked for.
 
     Attributes:
-        watertight: every edge has two faces.
+        watertight: every edge has two faces, and they enclose something.
         winding_consistent: neighbouring faces run along their common edge in opposite directions.
         edge_manifold: no edge has more than two faces.
         vertex_manifold: the faces at every vertex are one fan.
@@ -44,7 +48,12 @@ class Printability:
 
 
 def check_printable(mesh: Mesh) -> Printability:
-    """Look at a mesh as a slicer does: is it the closed, manifold, outward surface of a solid?"""
+    """Look at a mesh as a slicer does: is it the closed, manifold, outward surface of a solid?
+
+    Vertices of a mesh with colours that lie in one place count as one.
+    """
+    if mesh.colours is not None:
+        mesh = mesh.joined()
     faces, size = mesh.faces, len(mesh.vertices)
     # An edge as the corner it starts at, 3 · face + k.
     start, end = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
@@ -60,6 +69,7 @@ def check_printable(mesh: Mesh) -> Printability:
     open_edges, crowded, against = int((counts == 1).sum()), int((counts > 2).sum()), int((directed > 1).sum())
     degenerate = int(_degenerate(mesh).sum())
     volume = mesh.volume
+    thick = _is_thick(mesh, volume)
     problems = []
     if open_edges:
         problems.append(f"It is open: {_number(open_edges, 'edge')} with one face only.")
@@ -71,12 +81,14 @@ def check_printable(mesh: Mesh) -> Printability:
         problems.append(f"Its faces do not all face outwards: {_number(against, 'edge')} between opposite ones.")
     if degenerate:
         problems.append(f"It has {_number(degenerate, 'face')} without area.")
-    if not problems and not volume > 0:
-        problems.append("It is inside out." if volume < 0 else "It encloses nothing.")
+    if not thick:
+        problems.append("It encloses nothing: it has no thickness.")
+    elif not problems and not volume > 0:
+        problems.append("It is inside out.")
     low_corner, high_corner = mesh.bounds
     x, y, z = (float(side) for side in high_corner - low_corner)
     return Printability(
-        watertight=not open_edges and not crowded,
+        watertight=thick and not open_edges and not crowded,
         winding_consistent=not against,
         edge_manifold=not crowded,
         vertex_manifold=not doubled,
@@ -97,6 +109,15 @@ def _fans(faces: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.in
     second = np.where(opposed, other, following[other])
     joined = pieces(np.concatenate((one, following[one])), np.concatenate((first, second)), faces.size)
     return int(joined.max(initial=-1)) + 1
+
+
+def _is_thick(mesh: Mesh, volume: float) -> bool:
+    """Whether what it encloses has a thickness; an open sheet may have a volume too, about the corner of its box."""
+    a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
+    area = float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
+    low, high = mesh.bounds
+    # A sheet's two sides together are the area, so that the volume is half of it times the thickness.
+    return bool((high - low).min() > 0 and 2 * abs(volume) > _NO_THICKNESS * area * float(np.linalg.norm(high - low)))
 
 
 def _degenerate(mesh: Mesh) -> NDArray[np.bool_]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import legible, size_of
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.shapes.binvox import voxels_from_binvox
-from recon_toolkit.shapes.forms import Cloud, Mesh, Shape, Voxels
+from recon_toolkit.shapes.forms import Cloud, Floats, Mesh, Shape, Voxels
+from recon_toolkit.shapes.gltf import parts_of_gltf
+from recon_toolkit.shapes.limits import MAX_FILE_BYTES, MAX_VOXELS, check_npy, count_elements, too_large, unpacked
+from recon_toolkit.shapes.parts import Part, Warn, bytes_of_colours, joined_parts
+from recon_toolkit.shapes.ply import read_ply
+from recon_toolkit.shapes.stl import is_binary_stl, part_of_stl
 from recon_toolkit.shapes.threemf import mesh_from_threemf
 
 #: The forms that a suffix can hold, for reading and for writing.
@@ -49,46 +57,71 @@ def forms_of(path: str | Path) -> tuple[str, ...]:
     return FORMS[suffix]
 
 
-def read_shape(path: str | Path) -> Shape:
+def read_shape(path: str | Path, warn: Warn | None = None) -> Shape:
     """Read a shape from a file, by its suffix.
 
     - clouds: ``.ply`` without faces, ``.npy`` (N, 3), ``.npz`` with an array ``points`` (or one array only), ``.xyz``
-      and ``.txt`` with 3 columns, or 6: then normals or colours are last;
+      and ``.txt`` with 3 columns, or 6: then normals or colours are last; ``.glb`` that has points only;
     - meshes: ``.ply`` with faces, ``.obj``, ``.off``, ``.stl``, ``.glb`` and ``.3mf``
       (its unit becomes millimetres). Faces with more corners are divided, several parts become one mesh, and vertices
-      in the same place become one in OBJ, STL and GLB files;
+      in the same place (and of one colour) become one in OBJ, STL and GLB files. Vertices keep their colours;
     - voxels: ``.binvox``, and ``.npy`` bool (X, Y, Z), which is given a longest side of 1 about the origin.
 
-    GLB, OBJ and OFF have y up and are turned.
+    GLB, OBJ and OFF have y up and are turned. How much a file may hold is in :mod:`recon_toolkit.shapes.limits`.
+
+    Args:
+        path: the file.
+        warn: told of what was wrong with the file and could be put right, or is left out.
 
     Raises:
-        DataError: the suffix is unknown, or the file is missing, broken or empty.
+        DataError: the suffix is unknown, or the file is missing, broken, empty, no file, or too large.
     """
     path = Path(path)
     forms_of(path)
-    if path.is_dir():
-        raise DataError("is a folder, not a file", where=str(path), remedy="name the files in it")
+    place = legible(path)
+    data = file_bytes(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"cannot be read: {error.strerror or error}", where=str(path), remedy="check the path"
-        ) from None
-    if not data:
-        raise DataError("the file is empty (0 bytes)", where=str(path), remedy="export it again")
-    try:
-        return _parsed(path.suffix.lower(), data)
+        return _parsed(path.suffix.lower(), data, (lambda text: warn(f"{place}: {text}")) if warn else _unheard)
     except DataError as error:
-        raise DataError(error.message, where=error.where or str(path), remedy=error.remedy) from None
+        raise DataError(error.message, where=error.where or place, remedy=error.remedy) from None
     except MemoryError:
-        raise
+        raise DataError("needs more memory than there is", where=place, remedy="simplify or divide it") from None
     except Exception as error:  # of a parser that was given anything at all
         raise DataError(
-            f"is damaged, cut off, or no {path.suffix.lower()} file", where=str(path), remedy="export it again"
+            f"is damaged, cut off, or no {path.suffix.lower()} file", where=place, remedy="export it again"
         ) from error
 
 
-def _parsed(suffix: str, data: bytes) -> Shape:
+def file_bytes(path: Path) -> bytes:
+    """What is in a file of a shape.
+
+    Raises:
+        DataError: it is missing, empty, larger than is read, or a folder, a pipe or a device.
+    """
+    place = legible(path)
+    try:
+        size = size_of(path)
+        if path.is_dir():
+            raise DataError("is a folder, not a file", where=place, remedy="name the files in it")
+        if size > MAX_FILE_BYTES:
+            raise too_large(f"it has {size / 1e9:.1f} GB")
+        data = path.read_bytes()
+    except DataError as error:
+        raise DataError(error.message, where=error.where or place, remedy=error.remedy) from None
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", where=place, remedy="check the path") from None
+    except MemoryError:
+        raise DataError("needs more memory than there is", where=place, remedy="simplify or divide it") from None
+    if not data:
+        raise DataError("the file is empty (0 bytes)", where=place, remedy="export it again")
+    return data
+
+
+def _unheard(text: str) -> None:
+    """A warning that nobody asked for."""
+
+
+def _parsed(suffix: str, data: bytes, warn: Warn) -> Shape:
     if suffix == ".binvox":
         return voxels_from_binvox(data)
     if suffix == ".3mf":
@@ -97,20 +130,48 @@ def _parsed(suffix: str, data: bytes) -> Shape:
         return _array(data, suffix)
     if suffix in (".xyz", ".txt"):
         return _columns(data)
-    if suffix == ".ply" and not _has_faces(data):
-        return _ply_cloud(data)
-    return _mesh(data, suffix)
+    if suffix == ".ply":
+        found = read_ply(data)
+        if len(found.part.faces):
+            return joined_parts([found.part])
+        if _has_faces(data):
+            raise DataError("the file has no faces with an area", remedy="export it again")
+        return Cloud(found.part.vertices, found.normals, found.part.colours)
+    if suffix == ".glb":
+        return _scene(parts_of_gltf(data, warn))
+    mesh = joined_parts([part_of_stl(data, warn)]) if suffix == ".stl" and is_binary_stl(data) else _mesh(data, suffix)
+    return mesh.joined(by_colour=True) if suffix in _DOUBLING else mesh
+
+
+def _scene(parts: list[Part]) -> Shape:
+    if any(len(part.faces) for part in parts):
+        mesh = joined_parts(parts)
+        return Mesh(_upright(mesh.vertices), mesh.faces, mesh.colours).joined(by_colour=True)
+    if not parts:
+        raise DataError("the file has no faces", remedy="export it as a mesh")
+    colours = [part.colours for part in parts if part.colours is not None]
+    points = _upright(np.concatenate([part.vertices for part in parts]))
+    return Cloud(points, None, np.concatenate(colours) if len(colours) == len(parts) else None)
+
+
+def _upright(vertices: Floats) -> Floats:
+    """From y up to z up."""
+    return vertices[:, (0, 2, 1)] * (1, -1, 1)
 
 
 def _array(data: bytes, suffix: str) -> Shape:
-    values = np.load(io.BytesIO(data), allow_pickle=False)
     if suffix == ".npz":
-        names = list(values)
-        name = "points" if "points" in names or len(names) != 1 else names[0]
-        if name not in names:
-            raise DataError(f"there is no array 'points' but {', '.join(names) or 'none'}", remedy="name it points")
-        values = values[name]
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            name = "points" if "points" in names or len(names) != 1 else names[0]
+            if name not in names:
+                raise DataError(f"there is no array 'points' but {', '.join(names) or 'none'}", remedy="name it points")
+            data = unpacked(archive, f"{name}.npy" if f"{name}.npy" in archive.namelist() else name)
+    check_npy(data)
+    values = np.load(io.BytesIO(data), allow_pickle=False)
     if suffix == ".npy" and values.dtype == np.bool_ and values.ndim == 3:
+        if values.size > MAX_VOXELS:
+            raise too_large(f"it has {values.size:,} voxels")
         pitch = 1 / max(1, *values.shape)
         return Voxels(values, -np.array(values.shape) * pitch / 2, pitch)
     if values.dtype.kind not in "fiu" or values.ndim != 2 or values.shape[1] != 3:
@@ -118,6 +179,7 @@ def _array(data: bytes, suffix: str) -> Shape:
             f"an array of {values.dtype} {values.shape} is no shape",
             remedy="points are numbers (N, 3), voxels bool (X, Y, Z)",
         )
+    count_elements(len(values), "points")
     return Cloud(values)
 
 
@@ -142,44 +204,37 @@ def _has_faces(data: bytes) -> bool:
     return any(len(line) == 3 and line[:2] == [b"element", b"face"] and line[2] != b"0" for line in words)
 
 
-def _ply_cloud(data: bytes) -> Cloud:
-    from trimesh.exchange.ply import load_ply
-    from trimesh.visual.color import to_rgba
-
-    loaded: dict[str, Any] = load_ply(io.BytesIO(data))
-    colours: NDArray[Any] | None = loaded.get("vertex_colors")
-    return Cloud(
-        loaded["vertices"],
-        loaded.get("vertex_normals"),
-        None if colours is None else np.asarray(to_rgba(colours))[:, :3].astype(np.uint8),
-    )
-
-
 def _mesh(data: bytes, suffix: str) -> Mesh:
+    """An OBJ, OFF or text STL file, by trimesh."""
     import trimesh
 
-    loaded: Any = trimesh.load(
-        io.BytesIO(data), file_type=suffix[1:], force="mesh", process=False, **_OPTIONS.get(suffix, {})
-    )
+    if suffix == ".off":
+        _check_off(data)
+    source: Any = io.BytesIO(data)
+    if suffix == ".obj":  # of an encoding that is not known, trimesh would look for a package to tell it
+        source = io.StringIO(data.decode("utf-8", "replace"))
+    loaded: Any = trimesh.load(source, file_type=suffix[1:], force="mesh", process=False, **_OPTIONS.get(suffix, {}))
     faces = getattr(loaded, "faces", None)
     if faces is None or not len(faces):
         raise DataError("the file has no faces", remedy="a cloud of points is read from .ply, .npy, .xyz or .txt")
     vertices = np.asarray(loaded.vertices, dtype=np.float64)
-    if suffix in Y_UP:
-        vertices = vertices[:, (0, 2, 1)] * (1, -1, 1)
-    mesh = Mesh(vertices, np.asarray(faces))
-    return _joined(mesh) if suffix in _DOUBLING else mesh
+    colours: NDArray[np.uint8] | None = None
+    if loaded.visual.kind == "vertex" and len(loaded.visual.vertex_colors) == len(vertices):
+        colours = bytes_of_colours(loaded.visual.vertex_colors)
+    return Mesh(_upright(vertices) if suffix in Y_UP else vertices, np.asarray(faces), colours)
 
 
 #: What trimesh's readers are told: OBJ's vertices in their order, and without looking for other files.
 _OPTIONS: dict[str, dict[str, Any]] = {".obj": {"maintain_order": True, "skip_materials": True}}
 
 
-def _joined(mesh: Mesh) -> Mesh:
-    """Vertices in one place as one; faces that had no area for it are left out."""
-    vertices, index = np.unique(mesh.vertices, axis=0, return_inverse=True)
-    faces = index.reshape(-1)[mesh.faces]
-    kept = (faces != np.roll(faces, 1, axis=1)).all(axis=1)
-    if not kept.any():
-        raise DataError("no face of the mesh has an area", remedy="check where it comes from")
-    return Mesh(vertices, faces[kept])
+def _check_off(data: bytes) -> None:
+    """Compare the counts in an OFF file's head with its size: a vertex takes six characters at least, a face eight."""
+    words = re.sub(rb"#[^\n]*", b"", data[: 1 << 16]).split(maxsplit=4)
+    if words and words[0].upper().endswith(b"OFF") and len(words) > 2:
+        vertices, faces = int(words[1]), int(words[2])
+        if vertices < 0 or faces < 0 or 6 * vertices + 8 * faces > len(data) + 16:
+            raise DataError(
+                f"the file claims {vertices:,} vertices and {faces:,} faces and is too short for them",
+                remedy="the file may be cut off: copy or export it again",
+            )

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from xml.etree import ElementTree
 
 import numpy as np
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.shapes.forms import Floats, Mesh
+from recon_toolkit.shapes.forms import Faces, Floats, Mesh
+from recon_toolkit.shapes.limits import MAX_PARTS, Deadline, count_elements, too_large, unpacked
+from recon_toolkit.shapes.parts import Part, joined_parts
 
 _CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
 _MODEL = "3D/3dmodel.model"
@@ -29,12 +34,12 @@ _RELATIONS = (
 _UNITS = {"micron": 0.001, "millimeter": 1.0, "centimeter": 10.0, "inch": 25.4, "foot": 304.8, "meter": 1000.0}
 #: Objects may be put together from objects; deeper than this, a file is not taken seriously.
 _DEEPEST = 32
-#: Most bytes of a model's XML: a small zip can hold endless nothing.
-_MOST_BYTES = 1 << 31
 
 
 def threemf_bytes(mesh: Mesh) -> bytes:
     """A mesh as the contents of a file; its numbers are millimetres, z is up."""
+    if mesh.colours is not None:
+        mesh = mesh.joined()  # a slicer wants neighbours to share their vertices
     text = io.StringIO()
     text.write(f'{_XML}<model unit="millimeter" xml:lang="en-US" xmlns="{_CORE}">\n<resources>')
     text.write('<object id="1" type="model"><mesh>\n<vertices>\n')
@@ -52,62 +57,118 @@ def threemf_bytes(mesh: Mesh) -> bytes:
     return data.getvalue()
 
 
+@dataclass
+class _Object:
+    """What an object of a model holds: a mesh of its own, and other objects by their number, each with a place."""
+
+    vertices: Floats = field(default_factory=lambda: np.zeros((0, 3)))
+    faces: Faces = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    components: list[tuple[str | None, Floats]] = field(default_factory=list)
+
+
+@dataclass
+class _Model:
+    unit: str
+    objects: dict[str | None, _Object]
+    items: list[tuple[str | None, Floats]]
+
+
 def mesh_from_threemf(data: bytes) -> Mesh:
     """All objects that a file builds as one mesh, in millimetres.
 
     Raises:
-        DataError: it is no such file, or holds no mesh.
+        DataError: it is no such file, holds no mesh, or more than is read.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as package:
             name = next((name for name in package.namelist() if name.lower() == _MODEL.lower()), None) or next(
                 name for name in package.namelist() if name.lower().endswith(".model")
             )
-            if package.getinfo(name).file_size > _MOST_BYTES:
-                raise DataError("the model in this 3MF file is too large", remedy="use a simpler one")
-            root = ElementTree.fromstring(package.read(name))
-        factor = _UNITS[root.get("unit", "millimeter")]
-        space = "{" + _CORE + "}"
-        objects = {entry.get("id"): entry for entry in root.iter(f"{space}object")}
-        parts = [
-            part
-            for item in root.iter(f"{space}item")
-            for part in _built(objects, item.get("objectid"), _transform(item.get("transform")), space, 0)
-        ]
+            model = _parsed(unpacked(package, name))
+        factor = _UNITS[model.unit]
+        _count(model)
+        parts = [part for name, place in model.items for part in _built(model.objects, name, place)]
         if not parts:
             raise DataError("this 3MF file builds no mesh", remedy="check where it comes from")
-        starts = np.cumsum([0, *(len(vertices) for vertices, _ in parts[:-1])])
-        return Mesh(
-            np.concatenate([vertices for vertices, _ in parts]) * factor,
-            np.concatenate([faces + start for (_, faces), start in zip(parts, starts, strict=True)]),
-        )
-    except (zipfile.BadZipFile, ElementTree.ParseError, StopIteration, KeyError, TypeError, ValueError) as error:
+        mesh = joined_parts(parts)
+        return Mesh(mesh.vertices * factor, mesh.faces)
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError),
+        *(ElementTree.ParseError, StopIteration, KeyError, TypeError, ValueError),
+    ) as error:
         raise DataError(
             f"this 3MF file cannot be read: {type(error).__name__}: {error}", remedy="check where it comes from"
         ) from None
 
 
-def _built(
-    objects: dict[str | None, ElementTree.Element], name: str | None, place: Floats, space: str, depth: int
-) -> Iterator[tuple[Floats, np.typing.NDArray[np.int64]]]:
-    """Vertices and faces of the meshes that an object is put together from."""
-    if depth > _DEEPEST:
-        raise ValueError("its objects hold one another")
-    entry = objects[name]
-    for mesh in entry.findall(f"{space}mesh"):
-        vertices = np.array(
-            [[v.attrib["x"], v.attrib["y"], v.attrib["z"]] for v in mesh.iter(f"{space}vertex")], dtype=np.float64
-        ).reshape(-1, 3)
-        faces = np.array(
-            [[t.attrib["v1"], t.attrib["v2"], t.attrib["v3"]] for t in mesh.iter(f"{space}triangle")], dtype=np.int64
-        ).reshape(-1, 3)
-        if np.linalg.det(place[:3]) < 0:
-            faces = faces[:, ::-1]
-        yield vertices @ place[:3] + place[3], faces
-    for part in entry.findall(f"{space}components/{space}component"):
-        inner = _transform(part.get("transform"))
-        joined = np.vstack((inner[:3] @ place[:3], inner[3] @ place[:3] + place[3]))
-        yield from _built(objects, part.get("objectid"), joined, space, depth + 1)
+def _parsed(text: bytes) -> _Model:
+    """A model's XML, of which numbers alone are kept: a tree of it would take thirty times the text."""
+    space = "{" + _CORE + "}"
+    model, deadline = _Model("millimeter", {}, []), Deadline()
+    current, vertices, corners = _Object(), array("d"), array("q")
+    above: list[ElementTree.Element] = []
+    for number, (event, entry) in enumerate(ElementTree.iterparse(io.BytesIO(text), ("start", "end"))):
+        if number % 100_000 == 0:
+            deadline.check()
+        tag, get = entry.tag.removeprefix(space), entry.attrib.get
+        if event == "start":
+            above.append(entry)
+            if len(above) == 1:
+                model.unit = get("unit", model.unit)
+            if tag == "object":
+                current, vertices, corners = _Object(), array("d"), array("q")
+            continue
+        above.pop()
+        if above:
+            above[-1].remove(entry)  # it has been looked at
+        if tag == "vertex":
+            vertices.extend((float(entry.attrib["x"]), float(entry.attrib["y"]), float(entry.attrib["z"])))
+        elif tag == "triangle":
+            corners.extend((int(entry.attrib["v1"]), int(entry.attrib["v2"]), int(entry.attrib["v3"])))
+        elif tag == "component":
+            current.components.append((get("objectid"), _transform(get("transform"))))
+        elif tag == "item":
+            model.items.append((get("objectid"), _transform(get("transform"))))
+        elif tag == "object":
+            current.vertices = np.array(vertices, dtype=np.float64).reshape(-1, 3)
+            current.faces = np.array(corners, dtype=np.int64).reshape(-1, 3)
+            if len(current.faces) and not 0 <= current.faces.min() <= current.faces.max() < len(current.vertices):
+                raise ValueError("a triangle names a vertex that is not there")
+            model.objects[get("id")] = current
+    return model
+
+
+def _count(model: _Model) -> None:
+    """Refuse a file that comes to too much, before any of it is made: an object of two, each of two, has no end."""
+    known: dict[str | None, tuple[int, int, int]] = {}
+
+    def size(name: str | None, depth: int) -> tuple[int, int, int]:
+        if depth > _DEEPEST:
+            raise ValueError("its objects hold one another, or are nested too deeply")
+        if name not in known:
+            made = model.objects[name]
+            inner = [size(other, depth + 1) for other, _ in made.components]
+            own = (len(made.vertices), len(made.faces), 1)
+            known[name] = tuple(sum(column) for column in zip(own, *inner, strict=True))
+        return known[name]
+
+    vertices, faces, parts = (
+        sum(column) for column in zip((0, 0, 0), *(size(n, 0) for n, _ in model.items), strict=True)
+    )
+    count_elements(vertices, "vertices")
+    count_elements(faces, "faces")
+    if parts > MAX_PARTS:
+        raise too_large(f"it puts {parts:,} parts together, more than {MAX_PARTS:,}")
+
+
+def _built(objects: dict[str | None, _Object], name: str | None, place: Floats) -> Iterator[Part]:
+    """The meshes that an object is put together from."""
+    made = objects[name]
+    if len(made.faces):
+        faces = made.faces[:, ::-1] if np.linalg.det(place[:3]) < 0 else made.faces
+        yield Part(made.vertices @ place[:3] + place[3], faces)
+    for part, inner in made.components:
+        yield from _built(objects, part, np.vstack((inner[:3] @ place[:3], inner[3] @ place[:3] + place[3])))
 
 
 def _transform(text: str | None) -> Floats:

@@ -1,0 +1,167 @@
+"""Materials and textures that a mesh's file names, however they are written: found, and put as trimesh reads them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from trimesh.resolvers import Resolver
+
+from recon_toolkit.files import size_of
+from recon_toolkit.shapes.limits import MAX_UNPACKED_BYTES, too_large
+
+#: Options of a texture in MTL before its file's name, and how many words follow each at most; the numbers of ``-s``,
+#: ``-o`` and ``-t`` are one to three (Wavefront's specification of the format, section "Options for texture map
+#: statements").
+_OPTIONS = {
+    **dict.fromkeys(("-blendu", "-blendv", "-cc", "-clamp", "-bm", "-boost", "-texres", "-imfchan", "-type"), 1),
+    **{"-mm": 2, "-s": 3, "-o": 3, "-t": 3},
+}
+#: A name that no file has: all of a mesh's materials in one.
+_ALL = "recon:materials"
+_TEXTURE = "recon:texture:"
+_MAP = re.compile(r"^(\s*map_Kd)\s+(.*)$", re.IGNORECASE)
+
+
+def texture_name(text: str) -> str:
+    """The file's name in what follows ``map_Kd``: after the options, and with the spaces that it may have."""
+    rest = text.strip()
+    while match := re.match(r"(-\w+)\s+", rest):
+        most = _OPTIONS.get(match[1].lower())
+        if most is None:
+            break
+        rest = rest[match.end() :]
+        for taken in range(most):
+            word, _, after = rest.partition(" ")
+            # Of up to three numbers, the first that is none begins the name; so does what is last.
+            if not after.strip() or (most > 1 and taken > 0 and not _is_number(word)):
+                break
+            rest = after.lstrip()
+    return rest.strip().strip('"')
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+class Nearby(Resolver):
+    """Finds a mesh's materials and textures in its folder or the one above, and nowhere else.
+
+    A name may be written with backslashes, with a path of the machine that it was made on, or in other capitals than
+    the file has.
+
+    Attributes:
+        missing: the names that were not found.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.resolve().parent
+        self.missing: list[str] = []
+        self._materials: list[str] = []
+        self._textures: list[str] = []
+
+    def obj_text(self, data: bytes) -> str:
+        """An OBJ's text, its materials' files (one or several, in one line or more) put as one that :meth:`get` knows.
+
+        In comments any encoding may turn up, so that what is no UTF-8 becomes a mark.
+        """
+        lines = re.sub(r"\\[ \t]*\r?\n", " ", data.decode("utf-8", "replace")).splitlines()
+        kept = []
+        for line in lines:
+            words = line.split(maxsplit=1)
+            if words and words[0].lower() == "mtllib":
+                self._materials += self._names(words[1].strip()) if len(words) > 1 else []
+            else:
+                kept.append(line)
+        head = [f"mtllib {_ALL}"] if self._materials else []
+        return "\n".join([*head, *kept, ""])
+
+    def _names(self, text: str) -> list[str]:
+        """The files of an ``mtllib`` line: one whose name has spaces, or several."""
+        if '"' in text:
+            return [a or b for a, b in re.findall(r'"([^"]+)"|(\S+)', text)]
+        if self.file(text) is not None:
+            return [text]
+        several = re.findall(r".+?\.mtl(?=\s|$)", text, re.IGNORECASE) or [text]
+        if len(several) == 1:
+            return [text]
+        return [name.strip() for name in several]
+
+    def get(self, key: str) -> bytes:
+        """What a name stands for; FileNotFoundError where there is no such file."""
+        if key == _ALL:
+            return self._all_materials()
+        if key.startswith(_TEXTURE):
+            key = self._textures[int(key.removeprefix(_TEXTURE))]
+        file = self.file(key)
+        if file is None:
+            self.missing.append(key.strip().strip('"').replace("\\", "/"))
+            raise FileNotFoundError(key)
+        return _content(file)
+
+    def _all_materials(self) -> bytes:
+        """All MTL files, one after the other, with names of textures that have no spaces or options."""
+        text = []
+        for name in self._materials:
+            try:
+                data = self.get(name)
+            except FileNotFoundError:
+                continue
+            for line in re.sub(r"\\[ \t]*\r?\n", " ", data.decode("utf-8", "replace")).splitlines():
+                if match := _MAP.match(line):
+                    line = f"{match[1]} {_TEXTURE}{len(self._textures)}"
+                    self._textures.append(texture_name(match[2]))
+                text.append(line)
+        if not text:
+            raise FileNotFoundError(_ALL)
+        return "\n".join([*text, ""]).encode()
+
+    def file(self, name: str) -> Path | None:
+        """The file of a name, or None: with its folders, then without; as it is written, then in any capitals."""
+        name = name.strip().strip('"').replace("\\", "/")  # Windows writes so
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if not parts or "\0" in name:
+            return None
+        for place in (parts, parts[-1:]):
+            found = self._followed(place)
+            if found is not None and found.is_relative_to(self.folder.parent) and found.is_file():
+                return found
+        return None
+
+    def _followed(self, parts: list[str]) -> Path | None:
+        at = self.folder
+        for part in parts:
+            following = at / part
+            if part != ".." and not os.path.lexists(following):
+                try:
+                    alike = sorted(name for name in os.listdir(at) if name.casefold() == part.casefold())
+                except OSError:
+                    return None
+                if not alike:
+                    return None
+                following = at / alike[0]
+            at = following
+        return Path(os.path.realpath(at))
+
+    def keys(self) -> list[str]:
+        """Names of the files beside the mesh."""
+        return [file.name for file in self.folder.iterdir()]
+
+    def namespaced(self, namespace: str) -> Nearby:
+        """The same for a mesh in a folder of this one."""
+        return Nearby(self.folder / namespace / "mesh")
+
+    def write(self, name: str, data: object) -> None:
+        """Refuse: PermissionError."""
+        raise PermissionError(f"{name}: a mesh's folder is not written to")
+
+
+def _content(file: Path) -> bytes:
+    if size_of(file) > MAX_UNPACKED_BYTES:
+        raise too_large(f"'{file.name}' has {file.stat().st_size / 1e9:.1f} GB")
+    return file.read_bytes()
