@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from recon_toolkit.cli.common import progress_of, settings_of
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import legible
 
 if TYPE_CHECKING:
     from recon_toolkit.progress import Progress
@@ -78,6 +80,25 @@ def convert(
         bool, typer.Option("--keep-outliers", help="Make solids of clouds without leaving stray points out.")
     ] = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the points drawn.")] = 0,
+    photo: Annotated[
+        Path | None,
+        typer.Option("--photo", metavar="IMAGE", help="A depth map's photograph, framed alike.", show_default=False),
+    ] = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(
+            "--fov", metavar="DEG", help="A depth map's horizontal field of view, 10 by default.", show_default=False
+        ),
+    ] = None,
+    depth_scale: Annotated[
+        float | None,
+        typer.Option(
+            "--depth-scale",
+            metavar="S",
+            help="What 1 means in a depth map, e.g. 0.001; 16-bit images are in mm by default.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Convert a shape between point cloud, triangle mesh and voxels.
 
@@ -85,6 +106,9 @@ def convert(
     .npy voxels. A cloud becomes the watertight solid that it encloses, without normals; a mesh or voxels become a
     cloud with normals. z is up, but in GLB, OBJ and OFF y. A mesh that a slicer would not take is named with what
     is wrong.
+
+    A depth map (.png .tif .exr .pfm, or .npy and .npz with an array H x W) becomes the surface that it shows, in its
+    photograph's colours: a mesh, in STL and 3MF a solid on its back, with --as cloud its points.
 
     With --to, every file is an input. One that cannot be converted is named and the rest goes on: the exit code is
     then 3, or 2 if none could be.
@@ -95,30 +119,64 @@ def convert(
       recon convert chair.ply chair.glb chair.3mf chair.binvox --voxels 32
       recon convert mesh.obj cloud.ply --as cloud --points 10000
       recon convert clouds/*.ply --to stl --out printed
+      recon convert depth.png face.glb face.stl --photo face.jpg --fov 10
     """
     from recon_toolkit.shapes.convert import Conversion
 
     if height is not None and not 0 < height < float("inf"):
         raise DataError(f"a height is above 0, not {height:g}", where="--height")
     options = Conversion(resolution, voxels, points, keep_outliers, seed)
+    view = _view(photo, fov, depth_scale)
     jobs = _jobs(files, to, out)
     _check(jobs, form)
+    if photo is not None and len(jobs) > 1:
+        raise DataError("is of one depth map, and there are several inputs", where="--photo", remedy="convert one")
     failed = 0
     with progress_of(context) as progress:
         for job in jobs:
             try:
-                for line in _converted(job, form, height, options, progress):
+                for line in _converted(job, form, height, options, view, progress):
                     if not settings_of(context).quiet:
                         print(line, flush=True)
-            except DataError as error:
+            except Exception as raised:  # whatever a file does, the others are converted
+                if len(jobs) == 1 and not isinstance(raised, (DataError, MemoryError, RecursionError)):
+                    raise
+                error, place = _explained(raised), legible(job.source)
                 if len(jobs) == 1:
-                    raise DataError(error.message, where=error.where or str(job.source), remedy=error.remedy) from None
+                    raise DataError(error.message, where=error.where or place, remedy=error.remedy) from None
                 failed += 1
                 text = str(error)
-                progress.warn(text if str(job.source) in text else f"{job.source}: {text}")
+                progress.warn(text if place in text else f"{place}: {text}")
     if failed:
         print(f"{len(jobs) - failed} of {len(jobs)} converted")
         raise typer.Exit(PARTLY if failed < len(jobs) else 2)
+
+
+@dataclass(frozen=True)
+class _View:
+    """How a depth map was seen, and its photograph."""
+
+    photo: Path | None = None
+    fov: float = 10.0
+    depth_scale: float | None = None
+
+
+def _view(photo: Path | None, fov: float | None, depth_scale: float | None) -> _View | None:
+    if fov is not None and not 0 < fov < 180:
+        raise DataError(f"a field of view lies between 0 and 180 degrees, not at {fov:g}", where="--fov")
+    if depth_scale is not None and not 0 < depth_scale < float("inf"):
+        raise DataError(f"a scale is above 0, not {depth_scale:g}", where="--depth-scale")
+    if photo is None and fov is None and depth_scale is None:
+        return None
+    return _View(photo, _View.fov if fov is None else fov, depth_scale)
+
+
+def _explained(error: Exception) -> DataError:
+    if isinstance(error, DataError):
+        return error
+    if isinstance(error, MemoryError):
+        return DataError("needs more memory than there is", remedy="simplify it, or lower --resolution or --voxels")
+    return DataError(f"cannot be converted: {type(error).__name__}: {error}", remedy="export it again")
 
 
 def _jobs(files: list[Path], to: str | None, out: Path | None) -> list[_Job]:
@@ -142,11 +200,12 @@ def _check(jobs: list[_Job], form: str | None) -> None:
     known = ("cloud", "mesh", "voxels")
     if form is not None and form not in known:
         raise DataError(f"there is no form '{form}'", where="--as", remedy=suggestion(form, known))
-    inputs = {job.source.resolve() for job in jobs}
-    writers: dict[Path, Path] = {}
+    # Not Path.resolve, which raises for a link that points to itself.
+    inputs = {os.path.realpath(job.source) for job in jobs}
+    writers: dict[str, Path] = {}
     for job in jobs:
         for target in job.targets:
-            place = target.resolve()
+            place = os.path.realpath(target)
             held = forms_of(target)
             if form is not None and form not in held:
                 raise DataError(f"{target.suffix} holds {' or '.join(held)}, not {form}", where=str(target))
@@ -162,16 +221,24 @@ def _check(jobs: list[_Job], form: str | None) -> None:
 
 
 def _converted(
-    job: _Job, form: str | None, height: float | None, options: Conversion, progress: Progress
+    job: _Job, form: str | None, height: float | None, options: Conversion, view: _View | None, progress: Progress
 ) -> Iterator[str]:
     """Write what a job asks for, and say what each file became."""
     from recon_toolkit.shapes.convert import converted
+    from recon_toolkit.shapes.depth_files import ARRAY_SUFFIXES, is_depth_map
     from recon_toolkit.shapes.files import on_the_bed, write_shape
     from recon_toolkit.shapes.forms import Mesh, form_of
     from recon_toolkit.shapes.printable import check_printable
     from recon_toolkit.shapes.reading import forms_of, read_shape
 
-    shape = read_shape(job.source)
+    if is_depth_map(job.source) or (view is not None and job.source.suffix.lower() in ARRAY_SUFFIXES):
+        yield from _from_depth(job, form, height, options, view or _View(), progress)
+        return
+    if view is not None:
+        raise DataError(
+            "is no depth map", where=legible(job.source), remedy="leave --photo, --fov and --depth-scale out"
+        )
+    shape = read_shape(job.source, progress.warn)
     made: dict[str, Shape] = {form_of(shape): shape}
     for target in job.targets:
         held = forms_of(target)
@@ -194,6 +261,38 @@ def _converted(
             if problems:
                 progress.warn(f"{target}: {' '.join(problems)}")
         yield f"{target}: {_described(shown)}, {_extent(shown)}{' mm' if known else ''}{verdict}"
+
+
+def _from_depth(
+    job: _Job, form: str | None, height: float | None, options: Conversion, view: _View, progress: Progress
+) -> Iterator[str]:
+    """:func:`_converted` for a depth map."""
+    from recon_toolkit.export.depth_map import read_depth_map, write_depth_map
+    from recon_toolkit.shapes.convert import converted
+    from recon_toolkit.shapes.files import write_shape
+    from recon_toolkit.shapes.forms import Mesh
+    from recon_toolkit.shapes.printable import check_printable
+    from recon_toolkit.shapes.reading import forms_of
+
+    found, assumed = read_depth_map(job.source, fov=view.fov, photo=view.photo, scale=view.depth_scale)
+    if assumed:
+        progress.warn(f"{legible(job.source)}: {assumed}")
+    for target in job.targets:
+        held, suffix = forms_of(target), target.suffix.lower()
+        wanted = form if form is not None else "mesh" if "mesh" in held else held[0]
+        if wanted == "voxels":
+            closed = found.solid(height or _HEIGHT)
+            shape = converted(Mesh(closed.vertices, closed.faces), "voxels", options)
+            write_shape(target, shape)
+        else:
+            shape = write_depth_map(target, found, wanted, height_mm=height, default_height_mm=_HEIGHT)
+        verdict = ""
+        if isinstance(shape, Mesh) and suffix in _MILLIMETRES:  # the others show a surface, which is open
+            problems = check_printable(shape).problems
+            verdict = " mm, watertight" if not problems else " mm, not fit for printing"
+            if problems:
+                progress.warn(f"{target}: {' '.join(problems)}")
+        yield f"{target}: {_described(shape)}, {_extent(shape)}{verdict}"
 
 
 def _described(shape: Shape) -> str:

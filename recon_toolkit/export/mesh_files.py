@@ -189,18 +189,18 @@ def _stl_bytes(mesh: TexturedMesh) -> bytes:
 def _trimesh(mesh: TexturedMesh, texture: Tensor | None) -> Any:
     import trimesh
 
-    colours = None if texture is None else _vertex_colours(mesh, texture)
+    colours = None if texture is None else vertex_colours(mesh.texture_coordinates, texture)
     return trimesh.Trimesh(
         mesh.vertices, mesh.faces, vertex_normals=mesh.normals, vertex_colors=colours, process=False, validate=False
     )
 
 
-def _vertex_colours(mesh: TexturedMesh, texture: Tensor) -> NDArray[np.uint8]:
-    """The texture's colours (V, 3) at the vertices, between pixels bilinear."""
+def vertex_colours(places: NDArray[np.float64], texture: Tensor) -> NDArray[np.uint8]:
+    """The colours (V, 3) of a texture (3, H, W) at texture coordinates (V, 2), between pixels bilinear."""
     import torch
     from torch.nn import functional as F
 
-    grid = torch.from_numpy(mesh.texture_coordinates * (2, -2) + (-1, 1)).float()
+    grid = torch.from_numpy(places * (2, -2) + (-1, 1)).float()
     colours = F.grid_sample(
         texture.detach().float().cpu()[None], grid[None, None], padding_mode="border", align_corners=True
     )
