@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,54 @@ def test_anchors_work_and_cannot_fill_the_memory() -> None:
     for text in (bomb, "a: &x [*x]"):
         with pytest.raises(ConfigError, match="aliases refer to themselves or multiply"):
             parse(text, Place(FILE))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: " + "[" * 1500 + "]" * 1500, "nested too deeply"),
+        ("a: " + "{b: " * 1500 + "1" + "}" * 1500, "nested too deeply"),
+        ("- " * 1500 + "1", "nested too deeply"),
+        ("a0: &a0 1\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 1500)), "nested too deeply"),
+        ("a: [" + "1," * 200_000 + "]", "too many entries"),
+        ("a: " + "x" * 1_000_001, "too large for a pipeline"),
+    ],
+    ids=["lists", "mappings", "blocks", "aliases", "wide", "long"],
+)
+def test_text_that_nobody_writes_is_refused_soon(text: str, message: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(ConfigError, match=message):
+        parse(text, Place(FILE))
+    assert time.process_time() - begun < 10  # 20,000 entries take 1 to 3 s
+
+
+@pytest.mark.parametrize("number", ["9" * 10_000, "0x" + "f" * 5000, "-" + "1" * 100, "1" * 10_000 + ".5", str(2**64)])
+def test_numbers_beyond_64_bits_are_named_with_their_line(number: str) -> None:
+    tree, problems = parse(f"b: 1\na: {number}\nc: '{number}'", Place(FILE))
+    assert len(problems) == 1 and str(problems[0]).startswith("some.yaml:2: this number of")
+    assert tree.mapping["c"].value == number  # a word
+    assert parse(f"a: {2**64 - 1}\nb: {-(2**63)}\nc: 1e999", Place(FILE))[1] == []
+
+
+def test_a_file_too_large_is_not_read_and_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(100_000_000)  # it takes no room on the disk
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "zero.yaml").symlink_to("/dev/zero")
+    (tmp_path / "circle.yaml").symlink_to("circle.yaml")
+    for name, message in (
+        ("large", "too large for a pipeline: 100,000,000 bytes"),
+        ("pipe", "pipe or a device"),
+        ("zero", "pipe or a device"),
+        ("circle", "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read(tmp_path / f"{name}.yaml")
+
+
+def test_an_override_of_a_thousand_keys_is_no_override() -> None:
+    with pytest.raises(ConfigError, match="an override is written"):
+        parse_override("a." * 1000 + "b=1")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ word), ``010`` is ten. Duplicate keys and tags are errors.
 from __future__ import annotations
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,19 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.errors import ConfigError, DataError, ReconError
+from recon_toolkit.files import size_of
 
 Scalar: TypeAlias = str | int | float | bool | None
 Keys: TypeAlias = tuple[str | int, ...]
 
-#: More nodes than this can only come from aliases that refer to each other, which could fill the memory.
-MOST_NODES = 100_000
+#: More nodes than this can only come from aliases that refer to each other, which could fill the memory. Pipelines and
+#: tables have some hundreds.
+MOST_NODES = 20_000
+#: Nothing that people write is as long (in characters), or as deep.
+MOST_CHARACTERS, MOST_LEVELS = 1_000_000, 100
+#: Digits of a number that are read; the largest whole number that torch and NumPy take has 20.
+_MOST_DIGITS = 400
 #: More problems than this at once help nobody; the rest is counted.
 MOST_PROBLEMS = 50
 
@@ -75,8 +82,8 @@ class Entry:
 def shown(path: Path) -> str:
     """A path as a message shows it: relative to the working folder where it lies below that."""
     try:
-        return str(path.resolve().relative_to(Path.cwd()))
-    except ValueError:
+        return str(Path(os.path.realpath(path)).relative_to(Path.cwd()))  # Path.resolve fails on links in a circle
+    except (ValueError, OSError):
         return str(path)
 
 
@@ -84,6 +91,17 @@ class _Loader(yaml.SafeLoader):
     """Only scans and composes; :class:`_Reader` gives scalars their type."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  pyyaml declares it so
+    _levels = _composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As pyyaml composes, which recurses, but to a limit; raises ComposerError beyond it."""
+        self._levels, self._composed = self._levels + 1, self._composed + 1
+        if self._levels > MOST_LEVELS or self._composed > MOST_NODES:
+            problem = "it is nested too deeply" if self._levels > MOST_LEVELS else "it has too many entries"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._levels -= 1
+        return node
 
 
 _TAG = "tag:yaml.org,2002:"
@@ -96,12 +114,14 @@ _PATTERNS = (
 
 
 def parse_scalar(text: str) -> Scalar:
-    """An unquoted YAML scalar as null, a boolean, a number or a word."""
+    """An unquoted YAML scalar as null, a boolean, a number or a word. A number of absurdly many digits is infinite."""
     kind = next((kind for kind, pattern in _PATTERNS if pattern.fullmatch(text)), "str")
     if kind == "null":
         return None
     if kind == "bool":
         return text.lower() == "true"
+    if kind in ("int", "float") and len(text) > _MOST_DIGITS:  # Python reads no whole number of more than some
+        return math.inf
     if kind == "int":
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     if kind == "float":
@@ -134,6 +154,8 @@ class _Reader:
 
     def entry(self, node: yaml.Node, place: Place) -> Entry:
         self._nodes += 1
+        if len(self._above) > MOST_LEVELS:
+            raise ReconError("it is nested too deeply", where=str(self.place(node)))
         if self._nodes > MOST_NODES or any(node is above for above in self._above):
             raise ReconError("the aliases refer to themselves or multiply without end", where=str(self.place(node)))
         self._above.append(node)
@@ -151,7 +173,15 @@ class _Reader:
             return [self.entry(item, self.place(item)) for item in node.value]
         assert isinstance(node, yaml.ScalarNode)
         self._refuse_tag(node, "str")
-        return str(node.value) if node.style is not None else parse_scalar(node.value)
+        if node.style is not None:
+            return str(node.value)
+        value = parse_scalar(node.value)
+        long = isinstance(value, float) and len(node.value) > _MOST_DIGITS
+        if long or (isinstance(value, int) and not -(2**63) <= value < 2**64):
+            said = f"this number of {len(node.value):,} digits is not read: it is beyond 64 bits"
+            self.problem(node, said, "quote it if it is a word")
+            return None
+        return value
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
@@ -185,8 +215,10 @@ def parse(text: str, place: Place) -> tuple[Entry, list[ReconError]]:
         The tree (whose own place is ``place``), and every problem that does not hinder reading on.
 
     Raises:
-        ConfigError: the text is not YAML.
+        ConfigError: the text is not YAML, or longer or deeper than :data:`MOST_CHARACTERS` and :data:`MOST_LEVELS`.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise ConfigError([_too_large(place, len(text))])
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -209,15 +241,25 @@ def parse(text: str, place: Place) -> tuple[Entry, list[ReconError]]:
     return entry, reader.problems
 
 
+def _too_large(place: Place, size: int) -> ReconError:
+    message = f"this is too large for a pipeline: {size:,} bytes, and {MOST_CHARACTERS:,} characters are read at most"
+    return ReconError(message, where=str(place), remedy="name a pipeline file")
+
+
 def read(path: Path) -> tuple[Entry, list[ReconError]]:
     """Read a YAML file whose top level is a mapping; an empty file is an empty mapping.
 
     Raises:
-        ConfigError: the file cannot be read, is not text, not YAML, or no mapping.
+        ConfigError: the file cannot be read, is too large, is not text, not YAML, or no mapping.
     """
     place = Place(path)
     try:
+        size = size_of(path)
+        if size > 4 * MOST_CHARACTERS:  # bytes of UTF-8
+            raise ConfigError([_too_large(place, size)])
         text = path.read_text(encoding="utf-8")
+    except DataError as error:  # a pipe or a device
+        raise ConfigError([error]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([ReconError("this is not a text file in UTF-8", where=str(place))]) from error
     except OSError as error:
@@ -239,7 +281,7 @@ def parse_override(text: str) -> tuple[Entry, list[ReconError]]:
     """
     path, separator, value = text.partition("=")
     keys = path.strip().split(".")
-    if not separator or not all(keys):
+    if not separator or not all(keys) or len(keys) > MOST_LEVELS:
         problem = ReconError("an override is written a.b.c=value", where=f"--set {text}")
         raise ConfigError([problem])
     place = Place(None, option=f"--set {path.strip()}")
