@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -11,10 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from recon_toolkit.config.contracts import check_contract, loss_arguments
 from recon_toolkit.config.pipeline import ResolvedComponent, ResolvedPipeline
 from recon_toolkit.config.schema import LossTermConfig
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.registry import blamed
 
 #: Canonical depths that a renderer is given where the model has no options ``depth_min`` and ``depth_max``.
 DEPTH_RANGE = (0.9, 1.1)
@@ -51,11 +53,20 @@ def build_dataset(resolved: ResolvedPipeline) -> Any:
     """The data set: an object with ``splits`` and ``open(split, size, context)``.
 
     Raises:
+        PluginError: it cannot be built, or does not say which splits it has.
         ReconError: it says by an attribute ``fov`` that its images have another field of view than the pipeline's.
     """
     part = resolved.components["dataset",]
     dataset = part.build()
-    fov, camera = getattr(dataset, "fov", None), resolved.pipeline.camera.fov
+    with blamed(part.who):
+        splits, fov = getattr(dataset, "splits", None), getattr(dataset, "fov", None)
+    if isinstance(splits, str) or not isinstance(splits, Iterable) or not all(isinstance(x, str) for x in splits):
+        raise PluginError(
+            f"{part.who} has no attribute 'splits' that lists the names of its splits",
+            where=part.where,
+            remedy="add it, e.g. splits = ('train', 'val', 'test')",
+        )
+    camera = resolved.pipeline.camera.fov
     if fov is not None and fov != camera:
         raise ReconError(
             f"the images have a field of view of {fov}°, the pipeline's camera one of {camera}°",
@@ -160,15 +171,7 @@ def _loss_term(name: str, part: ResolvedComponent, component: Callable[..., Any]
 
 def _takes(part: ResolvedComponent) -> Takes:
     """What a loss looks at; two positional arguments of any other name are an image pair."""
-    target: Any = part.target
-    if inspect.isclass(target):
-        target = target.forward if issubclass(target, nn.Module) else target.__call__
-        target = partial(target, None)  # self
-    positional = [
-        parameter.name
-        for parameter in inspect.signature(target).parameters.values()
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    positional = loss_arguments(part.target)
     if positional == ["output"]:
         return "output"
     if positional == ["output", "batch"]:
@@ -180,6 +183,22 @@ def _takes(part: ResolvedComponent) -> Takes:
         where=part.where,
         remedy="a loss takes (prediction, target), (output) or (output, batch)",
     )
+
+
+def check_parts(resolved: ResolvedPipeline) -> None:
+    """Check that every component is what its kind asks for, before anything is built or made.
+
+    Raises:
+        ConfigError: some are not; all of them are named with their plugins.
+    """
+    problems = []
+    for part in resolved.components.values():
+        try:
+            check_contract(part.entry)
+        except PluginError as error:
+            problems.append(PluginError(error.message, where=part.where, remedy=error.remedy))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _module(value: Any, part: ResolvedComponent) -> nn.Module:

@@ -10,7 +10,7 @@ import typer
 from recon_toolkit.cli.common import AsJson, DisabledPlugins, PluginFiles, print_json, print_table
 
 if TYPE_CHECKING:
-    from recon_toolkit.plugins import PluginHost
+    from recon_toolkit.plugins import Plugin, PluginHost
     from recon_toolkit.registry import PluginFailure
 
 
@@ -23,10 +23,13 @@ def list_plugins(
     context: typer.Context,
     plugin: PluginFiles = None,
     disable_plugin: DisabledPlugins = None,
-    check: Annotated[bool, typer.Option("--check", help="Also import every component; slower.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Also import and check every component; slower.")] = False,
     json: AsJson = False,
 ) -> None:
     """List plugins, the components they provide, and those that do not work, with the cause.
+
+    Yours come first. With --check, every component is held against what its kind asks for, and the exit code is 2
+    where a plugin does not work or clashes with another.
 
     \b
     Examples:
@@ -43,21 +46,28 @@ def list_plugins(
         print_json(_as_data(host, failures))
     else:
         _print(host, failures, debug=settings_of(context).debug)
+    if check and (failures or host.registry.conflicts):
+        raise typer.Exit(2)
 
 
 def _broken_components(host: PluginHost) -> list[PluginFailure]:
-    from recon_toolkit.config.options import signature_of
-    from recon_toolkit.errors import PluginError
+    from recon_toolkit.config.contracts import check_contract
+    from recon_toolkit.errors import ReconError
     from recon_toolkit.registry import PluginFailure
 
     sources = {plugin.name: plugin.source for plugin in host.plugins}
     failures = []
     for entry in host.registry.all():
         try:
-            signature_of(entry)
-        except PluginError as error:
+            check_contract(entry)
+        except ReconError as error:
             failures.append(PluginFailure(entry.provider, sources[entry.provider], error.message))
     return failures
+
+
+def _in_order(host: PluginHost) -> list[Plugin]:
+    """The user's own plugins first, then those that come with the toolkit."""
+    return sorted(host.plugins, key=lambda plugin: plugin.own)
 
 
 def _as_data(host: PluginHost, failures: list[PluginFailure]) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def _as_data(host: PluginHost, failures: list[PluginFailure]) -> dict[str, Any]:
                 "pipelines": [str(folder) for folder in plugin.pipelines],
                 "models": [str(folder) for folder in plugin.models],
             }
-            for plugin in host.plugins
+            for plugin in _in_order(host)
         ],
         "failures": [asdict(failure) for failure in failures],
         "conflicts": [{**asdict(conflict), "remedy": conflict.remedy} for conflict in host.registry.conflicts],
@@ -83,7 +93,7 @@ def _as_data(host: PluginHost, failures: list[PluginFailure]) -> dict[str, Any]:
 
 
 def _print(host: PluginHost, failures: list[PluginFailure], *, debug: bool) -> None:
-    for plugin in host.plugins:
+    for plugin in _in_order(host):
         version = f" {plugin.version}" if plugin.version else ""
         print(f"{plugin.name}{version}  ({plugin.source})")
         if plugin.summary:

@@ -19,10 +19,10 @@ from recon_toolkit.config.schema import TrainingConfig
 from recon_toolkit.data.packed import PackedImages, ResidentImages
 from recon_toolkit.errors import ReconError, TrainingError
 from recon_toolkit.progress import QUIET, Progress, Task
-from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch, ModelOutput
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.budget import try_steps
+from recon_toolkit.training.first_look import blamed_part
 from recon_toolkit.training.health import SETTLED, Finding, Health
 from recon_toolkit.training.interrupt import Interrupted, interruptible
 from recon_toolkit.training.log import MetricsLog
@@ -158,7 +158,7 @@ class Trainer:
 
     def output(self, batch: Batch) -> ModelOutput:
         """What the model makes of a batch, in the run's precision."""
-        with blamed("the pipeline's model, one of its encoders or its renderer"), self.fabric.autocast():
+        with blamed_part(self.model), self.fabric.autocast():
             found: ModelOutput = self.model(batch)
         return found
 
@@ -200,7 +200,7 @@ class Trainer:
         return output, losses
 
     def _warm_start_loss(self, batch: Batch) -> tuple[ModelOutput, Losses]:
-        with self.fabric.autocast():
+        with blamed_part(self.model), self.fabric.autocast():
             loss: Tensor = self.model.warm_start_loss(batch)  # type: ignore[operator]
         return ModelOutput(pairs={}, factors={}), Losses(loss, {})
 

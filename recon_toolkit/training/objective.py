@@ -139,6 +139,12 @@ class Objective:
             arguments = (output,) if term.takes == "output" else (output, batch)
             with self.autocast(), blamed(f"the loss of losses.{term.name}"):
                 value: Tensor = term.component(*arguments)
+            if not isinstance(value, Tensor) or value.is_complex():
+                raise _problem(
+                    f"losses.{term.name}",
+                    f"the loss returned {type(value).__name__}; a tensor was expected",
+                    "return one",
+                )
             return value.float().mean()
         pair = output.pairs[term.of]
         with self.autocast(), blamed(f"the loss of losses.{term.name}"):

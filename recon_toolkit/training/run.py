@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
-from recon_toolkit.assembly import build_losses, build_model
+from recon_toolkit.assembly import build_losses, build_model, check_parts
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.config.schema import Precision
 from recon_toolkit.config.stored import PIPELINE, SEAL, seal
@@ -23,7 +23,6 @@ from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import CheckpointError, ReconError
 from recon_toolkit.files import write_text
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.registry import blamed
 from recon_toolkit.structures import Batch
 from recon_toolkit.threads import given
 from recon_toolkit.training import checkpoint as files
@@ -31,6 +30,7 @@ from recon_toolkit.training.budget import FILE as BUDGET
 from recon_toolkit.training.budget import recorded_steps, steps_given
 from recon_toolkit.training.environment import Environment, environment
 from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
+from recon_toolkit.training.first_look import check_output, named_parts
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
 from recon_toolkit.training.objective import Objective
@@ -84,12 +84,13 @@ def run_pipeline(
                 "times as long as in fp32; stop, and start again with --set training.precision=fp32"
             )
         torch.manual_seed(resolved.pipeline.seed)
+        check_parts(resolved)
         model = build_model(resolved)  # also fails on missing weights before any data is made
         if config.start_from is not None and saved is None:
             start, file = files.inference_checkpoint(config.start_from)
             files.load_weights(model, start.weights, str(file))
         objective = Objective(build_losses(resolved), fabric.autocast)
-        _check_terms(model, objective, resolved.pipeline.image_size)
+        _check_terms(model, objective, resolved)
         with fabric.rank_zero_first():
             splits = open_splits(resolved, DataContext(root=data, progress=progress))
         record = environment(
@@ -124,7 +125,7 @@ def run_pipeline(
         )
         if steps is None:
             trainer.settle_steps()
-        _announce(trainer, precision, progress)  # before restoring: it draws random numbers where the model does
+        _announce(trainer, resolved, precision, progress)  # before restoring: it draws random numbers
         if saved is not None:
             trainer.restore(saved)
             progress.say(f"continuing {out} at step {saved.step}")
@@ -174,12 +175,15 @@ def _record(
     write_text(path, record.model_dump_json(indent=1), durable=True)
 
 
-def _check_terms(model: nn.Module, objective: Objective, image_size: int) -> None:
+def _check_terms(model: nn.Module, objective: Objective, resolved: ResolvedPipeline) -> None:
     """Find terms that do not fit the model before data is made, where the model needs no more than an image."""
     if tuple(getattr(model, "batch_fields", ())) == ("image",):
         model.eval()  # statistics of a batch of one mean nothing
-        with torch.no_grad(), blamed("the pipeline's model, one of its encoders or its renderer"):
-            objective.check(model(Batch(image=torch.full((1, 3, image_size, image_size), 0.5), index=torch.zeros(1))))
+        size = resolved.pipeline.image_size
+        with torch.no_grad(), named_parts(model, resolved):
+            output = model(Batch(image=torch.full((2, 3, size, size), 0.5), index=torch.zeros(2)))
+            check_output(output, resolved)
+            objective.check(output)
         model.train()
 
 
@@ -270,13 +274,15 @@ def _place(trainer: Trainer) -> str:
     return f"the CPU with {given()}" if device.type == "cpu" else str(device)
 
 
-def _announce(trainer: Trainer, precision: Precision, progress: Progress) -> None:
+def _announce(trainer: Trainer, resolved: ResolvedPipeline, precision: Precision, progress: Progress) -> None:
     """Say, before training starts, how large the model is and how much memory it will take; warn if too much."""
 
     def loss(images: int) -> Tensor:
         batch = trainer.batch(0)
         part = batch.rows(0, images)
-        output = trainer.output(part)
+        with named_parts(trainer.model, resolved), trainer.fabric.autocast():
+            output = trainer.model(part)
+            check_output(output, resolved)
         trainer.objective.check(output)
         return trainer.objective(output, batch=part).total
 
