@@ -36,7 +36,9 @@ from recon_toolkit.config.schema import EvaluationConfig, LossTermConfig, Pipeli
 from recon_toolkit.config.sources import list_pipelines
 from recon_toolkit.errors import ReconError
 from recon_toolkit.evaluation.report import ScoreReport
+from recon_toolkit.inference.models import load_model
 from recon_toolkit.plugins import load_plugins
+from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 from recon_toolkit.training.summary import RunSummary
 
 ROOT = Path(__file__).parent.parent
@@ -132,12 +134,27 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         write_chair(folder / "chairs" / f"chair{number}.obj", number)
     save(folder / "chair.png", chair_picture())
+    write_theirs(folder)
     torch.manual_seed(0)
     write_checkpoint(folder / "checkpoint030.pth", networks(8))
     write_checkpoint(folder / "checkpoint010.pth", networks(8, lemul=True))
     write_vgg16(folder / "vgg16.pth")
     write_vgg16(folder / "torch" / "hub" / "checkpoints" / "vgg16-397923af.pth")
     return folder
+
+
+def write_theirs(folder: Path) -> None:
+    """A run of somebody else whose pipeline names a plugin, and its weights alone."""
+    plugin = folder / "their_plugin.py"
+    plugin.write_text("from recon_toolkit import loss\n\n@loss('theirs')\ndef theirs(output):\n    return 0\n")
+    trained = load_model()
+    pipeline = trained.resolved.to_yaml().replace("plugins: []", f"plugins: ['{plugin}']")
+    tensors = {f"model.{name}": value for name, value in trained.network.state_dict().items()}
+    found = Checkpoint(0, pipeline, trained.resolved.fingerprint, tensors, {})
+    (folder / "theirs").mkdir()
+    for path in (folder / "theirs.safetensors", folder / "theirs" / WEIGHTS):
+        save_checkpoint(path, found)
+    (folder / "theirs" / "pipeline.yaml").write_text(pipeline)
 
 
 def write_chair(path: Path, number: int) -> None:
@@ -225,6 +242,10 @@ class Walk:
         words = shlex.split(command)
         if command in SHELL:
             return
+        if re.fullmatch(r"[A-Z_]+=\w+", words[0]):  # for this command alone, as in a shell
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv(*words[0].split("="))
+                return self.command(shlex.join(words[1:]), shown, place)
         if words[:2] == ["pip", "install"]:
             check_pip(words[2:], place)
         elif words[:3] == ["python", "-m", "pytest"]:
@@ -371,7 +392,7 @@ def test_every_option_that_is_named_exists() -> None:
         prose = FENCE.sub("", text)
         for code in re.findall(r"`([^`]+)`", prose):
             words = code.split()
-            if words[0] in ("pip", "python", "python3"):
+            if words[0] in ("pip", "python", "python3", "docker"):
                 continue
             command = "recon " + " ".join(words[1:3]) if words[1:2] == ["data"] else " ".join(words[:2])
             options = known.get(command, everywhere) | known["recon"] if words[0] == "recon" else everywhere
