@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
@@ -47,6 +48,7 @@ from recon_toolkit import Detection, Reconstructor
 from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.demo import protocol
 from recon_toolkit.demo.limits import Limits
 from recon_toolkit.demo.listen import address_of, listen, listens_to_this_machine_only
 from recon_toolkit.errors import ReconError
@@ -248,6 +250,49 @@ def test_one_who_leaves_gives_the_place_back(reconstructor: Reconstructor) -> No
         end = time.monotonic() + PATIENCE
         while send(port, picture()).status != 200:
             assert time.monotonic() < end
+
+
+def test_half_open_connections_keep_nobody_out(port: int) -> None:
+    with contextlib.ExitStack() as lines:
+        for _ in range(2 * protocol.CONNECTIONS):
+            line = lines.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE))
+            line.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        assert ask(port).status == 200 and send(port, picture()).status == 200
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\nHost: loc", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+def test_a_head_is_waited_for_so_long_and_an_upload_longer(
+    reconstructor: Reconstructor, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
+    body = form(picture())
+    with (
+        serving(reconstructor) as port,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as line,
+        socket.create_connection(("127.0.0.1", port), PATIENCE) as upload,
+    ):
+        upload.sendall(f"{HEAD}Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
+        line.sendall(head)
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while line.recv(1 << 16):  # an answer, where it was a whole head; then the end
+                pass
+        assert time.monotonic() - began < 4  # uvicorn's own patience between requests is 5
+        time.sleep(0.3)
+        upload.sendall(body[100:])
+        assert read(upload).status == 200
+
+
+def test_a_head_that_comes_drop_by_drop_is_not_waited_for(
+    reconstructor: Reconstructor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.3)
+    with serving(reconstructor) as port, socket.create_connection(("127.0.0.1", port), PATIENCE) as line:
+        end = time.monotonic() + PATIENCE
+        with pytest.raises(OSError):  # it was closed
+            while time.monotonic() < end:
+                line.sendall(b"G")
+                time.sleep(0.02)
 
 
 def test_slow_uploads_and_long_work_come_to_an_end(reconstructor: Reconstructor) -> None:

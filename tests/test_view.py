@@ -27,6 +27,7 @@ from recon_toolkit.demo.browser import has_browser
 from recon_toolkit.demo.listen import address_of, listen
 from recon_toolkit.demo.site import site_of
 from recon_toolkit.demo.site_server import POLICY, SiteServer
+from recon_toolkit.errors import DataError
 from recon_toolkit.geometry import Camera
 
 PATIENCE = 30  # seconds, for machines that do other things as well
@@ -149,6 +150,13 @@ def test_nothing_to_look_at_is_said_clearly(
     assert captured.err.startswith(f"error: {path}: ") and message in captured.err and captured.out == ""
 
 
+def test_names_that_cannot_be_are_one_message(tmp_path: Path) -> None:
+    (tmp_path / "circle.html").symlink_to("circle.html")
+    for name in ("circle.html", "n" * 5000, "a\0b"):
+        with pytest.raises(DataError):
+            site_of(tmp_path / name)
+
+
 # -- what is served ----------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +177,9 @@ def test_names_and_types_are_those_of_the_files(results: Path) -> None:
         ("bytes=-5", 206, range(195, 200)),
         ("bytes=-1000", 200, range(200)),
         ("bytes=200-", 416, range(0)),
+        ("bytes=-0", 416, range(0)),
+        (f"bytes={'9' * 5000}-", 416, range(0)),
+        (f"bytes=0{'0' * 30}5-{'9' * 5000}", 206, range(5, 200)),
         ("bytes=0-1,5-6", 200, range(200)),  # several parts may be answered with all
         ("lines=1-2", 200, range(200)),
     ],
@@ -179,6 +190,36 @@ def test_parts_of_files_are_served_for_videos(results: Path, wanted: str, status
     assert (found, body) == (status, bytes(part))
     if status == 206:
         assert headers["content-range"] == f"bytes {part[0]}-{part[-1]}/200"
+
+
+@pytest.mark.parametrize("wanted", ["bytes=abc", "bytes=5-2", "bytes=-", "bytes=", "bytes", "bytes=1-2,x", "bytes=²-"])
+def test_malformed_ranges_are_400(results: Path, wanted: str) -> None:
+    with serving(results) as server:
+        assert ask(server, server.prefix + quote("ein Bild #1?/mesh.glb"), Range=wanted)[0] == 400
+        assert ask(server, server.start)[0] == 200
+
+
+def test_an_empty_file_has_no_part_and_is_served_whole(results: Path) -> None:
+    (results / "empty.txt").touch()
+    with serving(results) as server:
+        for wanted, status in (("bytes=0-", 416), ("lines=1-2", 200), ("", 200)):
+            assert ask(server, f"{server.prefix}empty.txt", Range=wanted)[0] == status
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://[::1", "http://[::1]x/", "//[", "/[", "/%zz", "/%", "http://", "*", "a\tb", "\xff", "[", "/" * 9000],
+)
+def test_malformed_targets_get_an_answer_and_no_traceback(
+    results: Path, target: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with serving(results) as server:
+        with socket.create_connection(server.socket.getsockname(), PATIENCE) as line:
+            line.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("latin-1"))
+            status = int(line.makefile("rb").readline().split()[1])
+        assert status == 400 if target in ("http://[::1", "a\tb") else status in (400, 404)
+        assert ask(server, server.start)[0] == 200
+    assert capfd.readouterr() == ("", "")
 
 
 def test_it_is_for_reading_only(results: Path) -> None:

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 #: What the extra brings.
 NEEDED = ("uvicorn", "python_multipart")
-#: Open connections; each of them may hold one request.
-_CONNECTIONS = 64
 
 
 def check_extra() -> None:
@@ -30,13 +28,15 @@ def check_extra() -> None:
 
 
 def server_of(demo: Demo) -> uvicorn.Server:
-    """A server for :meth:`uvicorn.Server.run`, which logs nothing about requests."""
+    """A server for :meth:`uvicorn.Server.run`, which logs nothing about requests, and limits connections itself."""
     import uvicorn
+
+    from recon_toolkit.demo.protocol import PatientProtocol
 
     return uvicorn.Server(
         uvicorn.Config(
             demo,
-            http="h11",
+            http=PatientProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -44,7 +44,6 @@ def server_of(demo: Demo) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_CONNECTIONS,
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
         )

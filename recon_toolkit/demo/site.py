@@ -82,8 +82,9 @@ def site_of(path: str | Path) -> Site:
         pages = _below(found)
     except FileNotFoundError:
         raise DataError("no such file or folder", where=str(path), remedy="check the path") from None
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", where=str(path), remedy="check its permissions") from None
+    except (OSError, RuntimeError, ValueError) as error:  # a link in a circle, a name too long, a null byte
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"cannot be read: {reason}", where=str(path)[:200], remedy="check the path") from None
     if not pages:
         raise DataError(f"there is nothing to look at: no {PAGE} and no {SHEET}", where=str(path), remedy=remedy)
     return Site(found, pages[0] if len(pages) == 1 else "", tuple(pages))

@@ -28,7 +28,13 @@ _TYPES = {
     ".log": "text/plain", ".json": "application/json", ".js": "text/javascript", ".mp4": "video/mp4",
     ".webp": "image/webp",
 }  # fmt: skip
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"([0-9]*)-([0-9]*)")
+#: A header that asks for more parts than this is not looked through.
+_MOST_PARTS = 100
+
+
+class _Malformed(ValueError):
+    """A request that HTTP does not know."""
 
 
 class SiteServer(ThreadingHTTPServer):
@@ -56,9 +62,10 @@ class SiteServer(ThreadingHTTPServer):
         return self.prefix + quote(self.site.start)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that left is nothing to report."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+        """A reader that left is nothing to report; a fault is one line."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,10 +95,20 @@ class _Handler(BaseHTTPRequestHandler):
         super().end_headers()
 
     def _answer(self, *, body: bool) -> None:
+        try:
+            self._answer_asked(body)
+        except _Malformed as error:
+            self.close_connection = True  # who knows where the next request begins
+            self.send_error(HTTPStatus.BAD_REQUEST, str(error))
+
+    def _answer_asked(self, body: bool) -> None:
         if not names_this_machine(self.headers.get("Host", "")):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
             return
-        path, prefix = urlsplit(self.path).path, self.server.prefix
+        try:
+            path, prefix = urlsplit(self.path).path, self.server.prefix
+        except ValueError:
+            raise _Malformed("Malformed request target") from None
         if path == ICON:
             self.send_response(HTTPStatus.NO_CONTENT)
             self.end_headers()
@@ -134,8 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         with file:
             size = file.seek(0, 2)
-            first, end = _part(self.headers.get("Range", ""), size)
-            if first >= end and size:
+            part = _part(self.headers.get("Range", ""), size)
+            first, end = part or (0, size)
+            if part is not None and first >= end:
                 self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
                 self.send_header("Content-Range", f"bytes */{size}")
                 self.send_header("Content-Length", "0")
@@ -163,15 +181,30 @@ class _Handler(BaseHTTPRequestHandler):
             count -= len(data)
 
 
-def _part(wanted: str, size: int) -> tuple[int, int]:
-    """First byte and the one after the last of a Range header; the whole file where it asks for anything unusual."""
-    match = _RANGE.fullmatch(wanted)
-    if match is None or not any(match.groups()):
-        return 0, size
-    first, last = match.groups()
-    if not first:
-        return max(0, size - int(last)), size
-    return int(first), min(int(last) + 1, size) if last else size
+def _part(wanted: str, size: int) -> tuple[int, int] | None:
+    """First byte of a Range header and the one after the last; None for the whole file, as for several parts.
+
+    An empty range is one that the file does not have. Other units than bytes are as if nothing was asked (RFC 9110).
+
+    Raises:
+        _Malformed: it asks for bytes in a way that there is not.
+    """
+    unit, equals, parts = wanted.partition("=")
+    if unit.strip().lower() != "bytes":
+        return None
+    found = [_RANGE.fullmatch(part.strip(" \t")) for part in parts.split(",", _MOST_PARTS) if part.strip(" \t")]
+    numbers = [match.groups() for match in found if match is not None and any(match.groups())]
+    if not equals or not found or len(numbers) < len(found):
+        raise _Malformed("Malformed range")
+    ranges = [tuple(None if not digits else int(digits.lstrip("0")[:19] or 0) for digits in pair) for pair in numbers]
+    if any(first is not None and last is not None and last < first for first, last in ranges):
+        raise _Malformed("Malformed range")
+    if len(ranges) > 1:
+        return None
+    first, last = ranges[0]
+    if first is None:
+        return (max(0, size - last), size) if last else (size, size)
+    return first, size if last is None else min(last + 1, size)
 
 
 def _type(path: Path) -> str:
