@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import errno
+import glob
+import json
+import math
 import os
+import re
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from recon_toolkit.errors import DataError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: What a file is called while it is written, and stays called where the process is killed meanwhile.
+_PARTIAL = re.compile(r"\..+\.partial-[0-9a-f]{8}", re.DOTALL)
+#: Seconds without a change after which a partial file belongs to no process that still writes.
+_ABANDONED = 3600.0
+#: File systems take names of 255 bytes; a longer name's partial file is called by its beginning.
+_LONGEST_NAME = 230
 
 
 class DiskError(DataError):
@@ -26,6 +37,10 @@ def disk_error(error: OSError, path: str | Path) -> DiskError:
         return DiskError(
             "no space left on the disk", where=str(path), remedy="free some space or choose another folder"
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return DiskError("the name is too long", where=legible(path)[:200], remedy="choose a shorter one")
+    if error.errno == errno.ENOTDIR:
+        return DiskError("lies below a file, not a folder", where=str(path), remedy="choose another place")
     reason = error.strerror or str(error)
     return DiskError(f"cannot be written: {reason}", where=str(path), remedy="check the path and its permissions")
 
@@ -48,6 +63,28 @@ def size_of(path: Path) -> int:
     return found.st_size
 
 
+def make_folder(path: Path) -> bool:
+    """Make a folder and those above it where they are missing; whether it was.
+
+    Raises:
+        DataError: there is a file in its place or above it, its name cannot be, or the disk is full.
+    """
+    _refuse_null(path)
+    try:
+        made = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise DiskError("is a file, not a folder", where=legible(path), remedy="choose another folder") from None
+    except OSError as error:
+        raise disk_error(error, path) from error
+    return made
+
+
+def _refuse_null(path: Path) -> None:
+    if "\0" in str(path):
+        raise DiskError("a name has no null byte", where=legible(path).replace("\0", "\\0"), remedy="choose another")
+
+
 @contextmanager
 def writing(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A binary file that takes the place of ``path`` when the block ends well, and leaves no trace otherwise.
@@ -59,7 +96,9 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         DataError: the disk is full, or the place cannot be written.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    _refuse_null(path)
+    name = path.name if len(os.fsencode(path.name)) <= _LONGEST_NAME else path.name[:50]
+    partial = path.with_name(f".{name}.partial-{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
@@ -68,6 +107,8 @@ def writing(path: str | Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
             if durable:
                 os.fsync(file.fileno())  # or a power cut could leave the name with nothing in it
         partial.replace(path)
+        if durable:  # records, of which there are few: also tidy up after a process that was killed
+            remove_partials(path.parent, of=name, idle=_ABANDONED)
     except OSError as error:
         _remove(partial)
         raise disk_error(error, path) from error
@@ -80,6 +121,42 @@ def write_text(path: str | Path, text: str, *, durable: bool = False) -> None:
     """Write ``text`` as UTF-8 to ``path``, whole or not at all; arguments and errors as for :func:`writing`."""
     with writing(path, durable=durable) as file:
         file.write(text.encode())
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is what :func:`writing` leaves where its process is killed."""
+    return _PARTIAL.fullmatch(path.name) is not None
+
+
+def remove_partials(folder: Path, *, of: str = "*", idle: float = 0.0) -> None:
+    """Remove what killed processes left in a folder; what cannot be removed stays.
+
+    Args:
+        folder: only files directly in it count; there may be none.
+        of: the name of the file that was to be; any by default.
+        idle: only what nobody has changed for so many seconds, for folders that several processes write to.
+    """
+    pattern = f".{of if of == '*' else glob.escape(of)}.partial-*"
+    with suppress(OSError):
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                if is_partial(path) and path.is_file() and path.stat().st_mtime <= time.time() - idle:
+                    path.unlink()
+
+
+def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+    """Plain data as JSON, which knows neither NaN nor infinity: such numbers become null."""
+    return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def _remove(path: Path) -> None:

@@ -96,8 +96,13 @@ class Store:
         return self.folder / f"{address}.json"
 
     def finished(self, address: str) -> bool:
-        """Whether its run has come to its end."""
-        return (self.run(address) / SUMMARY).is_file()
+        """Whether its run has come to its end; one whose training failed has not."""
+        if not (self.run(address) / SUMMARY).is_file():
+            return False
+        try:
+            return self.summary(address).status == "finished"
+        except DataError:  # whoever reads it says what is wrong with it
+            return True
 
     def started(self, address: str) -> bool:
         """Whether there is something to continue."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from recon_toolkit.export.pictures import depth_picture, normals_picture, write_depth_png, write_picture
-from recon_toolkit.files import write_text, writing
+from recon_toolkit.files import json_text, write_text, writing
 from recon_toolkit.structures import Reconstruction
 
 DEPTH = "depth.npy"
@@ -75,7 +74,7 @@ def write_maps(folder: str | Path, found: Reconstruction, index: int) -> list[Pa
         picture("canonical_normals.png", normals_picture(found.canonical_normals[index][None])[0])
     factors = _factors(found, index)
     if factors:
-        write_text(folder / "factors.json", json.dumps(factors, indent=2) + "\n")
+        write_text(folder / "factors.json", json_text(factors, indent=2) + "\n")
         written.append(folder / "factors.json")
     return written
 

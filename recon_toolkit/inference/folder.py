@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import disk_error, write_text
+from recon_toolkit.files import disk_error, is_partial, make_folder, remove_partials, write_text
 from recon_toolkit.inference.pictures import Crop, Source
 
 CONTACT_SHEET, PAGE = "contact_sheet.png", "index.html"
@@ -46,16 +46,18 @@ def claim(out: Path) -> Iterator[None]:
     Raises:
         DataError: it holds other files, or cannot be written.
     """
-    made = not out.exists()
+    made = make_folder(out)
     try:
-        if not made and not (out / RECORD).is_file() and any(out.iterdir()):
+        known = (out / RECORD).is_file()
+        if not made and not known and any(not is_partial(path) for path in out.iterdir()):
             raise DataError(
                 "the folder holds other files", where=str(out), remedy="choose a new or an empty one with --out"
             )
-        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise disk_error(error, out) from error
-    fresh = not (out / RECORD).is_file()
+    if not known:
+        remove_partials(out)  # of a process that was killed while it wrote the record
+    fresh = not known
     if fresh:  # from now on the folder is known, whatever happens
         write_text(out / RECORD, "{}\n")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +179,7 @@ def _bundled(name: str | None, host: PluginHost) -> BundledModel:
 
 def _load_weights(path: Path, host: PluginHost, trust: bool) -> tuple[nn.Module, ResolvedPipeline]:
     """The model of a weights file, built from the pipeline in the file's metadata."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise CheckpointError("is a folder, not a weights file", where=str(path), remedy="name a run with --run")
     stored = files.load_checkpoint(path)
     resolved = load_pipeline_text(stored.pipeline, path.stem, [], host, trust=trust, source=str(path))

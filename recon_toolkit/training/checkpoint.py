@@ -6,6 +6,8 @@ Nothing is ever unpickled. A file appears whole or not at all.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +20,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recon_toolkit.errors import CheckpointError
-from recon_toolkit.files import writing
+from recon_toolkit.files import json_text, writing
 from recon_toolkit.progress import Progress
 
 FORMAT = "recon-toolkit checkpoint 1"
+#: The one key of a file's metadata, under which the rest stands as JSON: safetensors writes several in any order, and
+#: what is the same should be the same file. Files from before this have the rest as keys of their own.
+KEY = "recon-toolkit"
 FOLDER = "checkpoints"
+#: What to do about a checkpoint that is no good.
+GO_BACK = "delete it to continue from the one before, or start the run anew"
 #: The trained weights alone, written at the end of a run.
 WEIGHTS = "model.safetensors"
 
@@ -70,14 +77,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; raises DataError if the disk is full or cannot be written."""
     metadata = {
         "format": FORMAT,
-        "step": str(checkpoint.step),
+        "step": checkpoint.step,
         "pipeline": checkpoint.pipeline,
         "fingerprint": checkpoint.fingerprint,
-        "extra": json.dumps(checkpoint.extra),
+        "extra": checkpoint.extra,
     }
     # Tensors that share memory cannot be stored twice; copies on the CPU never share.
     tensors = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in checkpoint.tensors.items()}
-    data = save(tensors, metadata)
+    data = save(tensors, {KEY: json_text(metadata, sort_keys=True)})
     with writing(path, durable=True) as file:
         file.write(data)
 
@@ -88,7 +95,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: there is no such file, it is truncated, a pickle, or not a checkpoint of this program.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError("there is no such checkpoint", where=str(path), remedy="name a run folder or its file")
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -100,20 +107,39 @@ def load_checkpoint(path: Path) -> Checkpoint:
             where=str(path),
             remedy="delete it if a disk filled up or a copy broke off, and continue from the one before",
         ) from error
-    if metadata.get("format") != FORMAT:
+    try:
+        told = _told(metadata)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if told.get("format") != FORMAT:
         raise CheckpointError(
             f"a safetensors file, but not of the form '{FORMAT}'", where=str(path), remedy="name a file from a run"
         )
-    try:
-        return Checkpoint(
-            step=int(metadata["step"]),
-            pipeline=metadata["pipeline"],
-            fingerprint=metadata["fingerprint"],
-            tensors=tensors,
-            extra=json.loads(metadata["extra"]),
-        )
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"its metadata is damaged: {error}", where=str(path)) from error
+    step, extra = told.get("step"), told.get("extra")
+    if type(step) is not int or step < 0:
+        raise _damaged(path, f"its step is {str(step)[:40]!r}")
+    if not isinstance(extra, dict):
+        raise _damaged(path, "the values beside its tensors are none")
+    if not isinstance(told.get("pipeline"), str) or not isinstance(told.get("fingerprint"), str):
+        raise _damaged(path, "it lacks its pipeline")
+    return Checkpoint(
+        step=step, pipeline=told["pipeline"], fingerprint=told["fingerprint"], tensors=tensors, extra=extra
+    )
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a file's metadata says; ValueError or RecursionError where that is no JSON."""
+    if KEY in metadata:
+        told = json.loads(metadata[KEY])
+        return told if isinstance(told, dict) else {}
+    told = dict(metadata)
+    if told.get("format") == FORMAT:
+        told |= {"step": int(told.get("step", "")), "extra": json.loads(told.get("extra", ""))}
+    return told
+
+
+def _damaged(path: Path | str, reason: str) -> CheckpointError:
+    return CheckpointError(f"the checkpoint is damaged: {reason}", where=str(path), remedy=GO_BACK)
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
@@ -151,17 +177,68 @@ def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what :func:`optimizer_tensors` returned."""
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor], source: str = "the checkpoint") -> None:
+    """Put back what :func:`optimizer_tensors` returned.
+
+    Raises:
+        CheckpointError: ``source`` holds other tensors than the optimiser's, or of other shapes.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    names = {"step", "exp_avg", "exp_avg_sq"} if isinstance(optimizer, torch.optim.Adam) else None
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         index, _, name = key.partition(".")
+        if not (index.isascii() and index.isdecimal() and len(index) < 10 and int(index) < len(parameters)):
+            raise _damaged(source, f"its optimiser knows a parameter {index[:20]!r} that the model does not have")
+        shape = parameters[int(index)].shape
+        if tensor.shape != shape and (tensor.ndim or name != "step"):
+            raise _damaged(source, f"the optimiser's '{key[:60]}' is {tuple(tensor.shape)}, not {tuple(shape)}")
+        if not tensor.is_floating_point() or bool(tensor.isnan().any()):
+            raise _damaged(source, f"the optimiser's '{key[:60]}' holds what is no number")
         state.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for index_, values in state.items():
+        if names is not None and values.keys() != names:
+            raise _damaged(source, f"of parameter {index_}, the optimiser has {', '.join(sorted(values))[:80]}")
+    try:
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise _damaged(source, f"the optimiser does not take its state: {error}") from error
+
+
+def restore_random(tensor: Tensor | None, source: str) -> None:
+    """Set torch's random state; raises CheckpointError where ``tensor`` is none."""
+    now = torch.get_rng_state()
+    if tensor is None or tensor.dtype != now.dtype or tensor.shape != now.shape:
+        raise _damaged(source, "its random state is missing, or none of this version of torch")
+    try:
+        torch.set_rng_state(tensor)
+    except RuntimeError as error:
+        raise _damaged(source, f"its random state is none: {error}") from error
+
+
+def check_extra(extra: Mapping[str, Any], kinds: Mapping[str, type], source: str) -> None:
+    """Raise CheckpointError unless ``extra`` has values of these kinds, finite and not negative where numbers.
+
+    Args:
+        extra: what a checkpoint holds beside its tensors.
+        kinds: ``int``, ``float`` or ``list``, which is one of words, by name.
+        source: the file, for messages.
+    """
+    for name in sorted(kinds.keys() ^ extra.keys()):
+        raise _damaged(source, f"'{name[:60]}' is {'missing' if name in kinds else 'unknown'} among its values")
+    for name, kind in kinds.items():
+        value = extra[name]
+        if kind is list:
+            good = isinstance(value, list) and all(isinstance(word, str) for word in value)
+        else:
+            number = type(value) is int or (kind is float and type(value) is float)
+            good = number and 0 <= value < 2**63 and math.isfinite(value)
+        if not good:
+            raise _damaged(source, f"its value of '{name}' is {str(value)[:60]!r}")
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load weights into a model; raises CheckpointError if names or shapes do not fit."""
+    """Load weights into a model; raises CheckpointError if names or shapes do not fit, or numbers are not finite."""
     own = model.state_dict()
     missing = sorted(own.keys() - tensors.keys())
     surplus = sorted(tensors.keys() - own.keys())
@@ -173,6 +250,14 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
             f"{len(shapes)} of another shape, e.g. {first}",
             where=source,
             remedy="use the pipeline that the weights were trained with",
+        )
+    # Where the model itself starts with an infinite number, a mask for example, the weights may have it too.
+    bad = [k for k in own if bool((~tensors[k].isfinite() & own[k].isfinite().to(tensors[k].device)).any())]
+    if bad:
+        raise CheckpointError(
+            f"{len(bad)} of the weights hold numbers that are not finite (NaN or infinite), e.g. {bad[0]}",
+            where=source,
+            remedy="use weights from before the training failed",
         )
     model.load_state_dict(dict(tensors))
 
@@ -186,7 +271,7 @@ def inference_checkpoint(path: Path) -> tuple[Checkpoint, Path]:
     Raises:
         CheckpointError: the folder is no run, or has no weights yet; or the file is missing or cannot be read.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return load_checkpoint(path), path
     finished = path / WEIGHTS
     if finished.is_file():

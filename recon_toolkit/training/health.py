@@ -128,7 +128,7 @@ def _one_shape(depth: Tensor, depth_range: Tensor) -> list[Finding]:
     low, high = depth_range.tolist()
     spread = float(depth[:, 3:-3, 3:-3].std(0).mean()) / (high - low)
     # Measured on synthetic faces: 0.000 where the bottleneck was dead, 0.009 to 0.018 where shapes differ a little.
-    if spread >= 0.0025:
+    if not spread < 0.0025:  # so that NaN, of which "nan" tells, is none
         return []
     message = f"all images get the same shape (its spread over a batch is {spread:.2%} of the depth's range)"
     return [_finding("one-shape", message, _ALIVE)]
@@ -151,7 +151,7 @@ def _view(view: Tensor, view_range: Tensor) -> list[Finding]:
 
 
 def _coverage(coverage: float) -> list[Finding]:
-    if coverage >= 0.4:
+    if not coverage < 0.4:  # so that NaN, of which "nan" tells, is none
         return []
     message = f"the object covers {coverage:.0%} of the picture: it lowers the loss by leaving it (mask escape)"
     return [_finding("mask-escape", message, _CONVEX)]

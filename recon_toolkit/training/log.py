@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from recon_toolkit.errors import ReconError
-from recon_toolkit.files import disk_error, write_text
+from recon_toolkit.files import disk_error, json_text, write_text, writing
+from recon_toolkit.progress import Progress
 
 FILE = "metrics.jsonl"
+#: Where a resumed run puts a log with lines in it that are none.
+DAMAGED = "metrics.jsonl.damaged"
 
 
 class MetricsLog:
@@ -27,8 +29,8 @@ class MetricsLog:
         self.path, self._writer = None if run is None else run / FILE, None
         if run is None or self.path is None:
             return
-        kept = [entry for entry in read_log(run) if entry["step"] <= continue_from] if continue_from else []
-        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in kept), durable=True)
+        kept = [entry for entry in _whole(run) if entry["step"] <= continue_from] if continue_from else []
+        write_text(self.path, "".join(json_text(entry) + "\n" for entry in kept), durable=True)
         self._writer = _tensorboard(run) if tensorboard else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
@@ -37,7 +39,7 @@ class MetricsLog:
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, "step": step, **_finite(values)}) + "\n")
+                file.write(json_text({"kind": kind, "step": step, **values}) + "\n")
         except OSError as error:
             raise disk_error(error, self.path) from error
         if self._writer is not None:
@@ -51,23 +53,49 @@ class MetricsLog:
             self._writer.close()
 
 
-def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN: a number that is not finite becomes null."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The entries of a run's log; a last line that was cut off is left out."""
-    path = run / FILE
-    if not path.is_file():
-        return []
-    entries = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:  # the process was killed while writing it
-            continue
+    """The entries of a run's log; what is none, such as a last line that was cut off, is left out.
+
+    Raises:
+        ReconError: the file may not be read.
+    """
+    return _entries(_read(run))[0]
+
+
+def _whole(run: Path) -> list[dict[str, Any]]:
+    """The entries of a log that is to be continued; one with other damage than a line cut off is set aside first."""
+    data = _read(run)
+    entries, broken = _entries(data)
+    if broken > (0 if data.endswith(b"\n") else 1):
+        with writing(run / DAMAGED) as file:
+            file.write(data)
+        Progress().warn(f"{run / FILE}: {broken} lines are damaged and were left out; the file is kept as {DAMAGED}")
     return entries
+
+
+def _read(run: Path) -> bytes:
+    path = run / FILE
+    try:
+        return path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ReconError(f"cannot be read: {reason}", where=str(path), remedy="check its permissions") from None
+
+
+def _entries(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The entries of lines, each with a ``kind`` and a ``step``, and how many lines are none."""
+    entries: list[dict[str, Any]] = []
+    broken = 0
+    for line in data.splitlines():
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):  # the process was killed while writing it, or it is anybody's text
+            entry = None
+        if isinstance(entry, dict) and isinstance(entry.get("kind"), str) and type(entry.get("step")) is int:
+            entries.append(entry)
+        elif line.strip():
+            broken += 1
+    return entries, broken
 
 
 def _tensorboard(run: Path) -> Any:
@@ -102,10 +130,4 @@ class LogTail:
             return []
         whole, _, rest = lines.rpartition(b"\n")
         self._position -= len(rest)
-        entries = []
-        for line in whole.splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:  # a process was killed while writing it
-                continue
-        return entries
+        return _entries(whole)[0]

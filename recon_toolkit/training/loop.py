@@ -363,14 +363,15 @@ class Trainer:
         """Continue from a checkpoint of the same pipeline."""
         source = str(files.checkpoint_path(self.run, saved.step))
         files.load_weights(self.model, saved.part("model"), source)
-        files.restore_optimizer(self.optimizer, saved.part("optimizer"))
+        files.restore_optimizer(self.optimizer, saved.part("optimizer"), source)
         if self.average:
             kept = {k: v.clone() for k, v in self.model.state_dict().items()}
             files.load_weights(self.model, saved.part("average"), source)
             self.average = [p.detach().clone() for p in self.parameters]
             files.load_weights(self.model, kept, source)
-        torch.set_rng_state(saved.tensors["random.torch"])
-        self.state = State(**saved.extra)
+        files.restore_random(saved.tensors.get("random.torch"), source)
+        files.check_extra(saved.extra, {"step": int, "seconds": float, "skipped": int, "findings": list}, source)
+        self.state = State(**saved.extra | {"step": saved.step})
         self.health = Health(seen=list(self.state.findings))
         self._reported = self.state.skipped
 

@@ -28,6 +28,7 @@ def write_page(run: Path, summary: RunSummary) -> None:
         f"<p>{summary.steps} steps, {summary.seconds / 60:.1f} minutes of training on {html.escape(summary.device)}, "
         f"{summary.images_per_second:.0f} images a second, peak memory {summary.peak_memory_mb / 1024:.1f} GiB, "
         f"seed {summary.seed}.</p>",
+        _failure(summary),
         _scores(summary),
         _findings(summary),
         _picture("contact_sheet.png", "Held-out images and what the model makes of them", run),
@@ -50,6 +51,7 @@ def write_page(run: Path, summary: RunSummary) -> None:
                 "scores.csv",
                 "model.safetensors",
             )
+            if summary.status == "finished" or (run / name).is_file()
         )
         + "</p>",
     ]
@@ -124,6 +126,12 @@ def _depth_scores(summary: RunSummary) -> str:
         f"<p>That is {summary.side_ratio:.2f} × the SIDE and {summary.mad_ratio:.2f} × the MAD of constant depth; "
         f"relief slope {summary.slope:.2f}, correlation {summary.correlation:.2f}.</p>"
     )
+
+
+def _failure(summary: RunSummary) -> str:
+    if summary.status == "finished":
+        return ""
+    return '<p class="warning">Training could not go on, so that there are no scores.</p>'
 
 
 def _findings(summary: RunSummary) -> str:

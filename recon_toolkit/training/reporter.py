@@ -11,6 +11,7 @@ from typing import Any
 
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.errors import TrainingError
 from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, find_lpips
 from recon_toolkit.evaluation.own_scores import OwnScores, OwnScoresCollector, Scorer, sheet_of
 from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
@@ -181,17 +182,7 @@ class Reporter:
             pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
             own = self._evaluate_own(data, pipeline.evaluation.images, "scoring")
             found = own.report() if own else None
-            summary = RunSummary(
-                run=self.out,
-                pipeline=self.resolved.name,
-                steps=state.step,
-                seconds=round(state.seconds, 2),
-                images_per_second=round(state.step * pipeline.training.batch_size / max(state.seconds, 1e-9), 1),
-                peak_memory_mb=round(peak_memory_mb(trainer.fabric.device), 1),
-                device=str(trainer.fabric.device),
-                seed=pipeline.seed,
-                findings=state.findings,
-                notes=self.notes,
+            summary = self._summary(
                 scores=found,
                 **({"images": found.images, "excluded": found.empty} if found else {})
                 | (_image_scores(pictures.report()) if pictures else {})
@@ -214,9 +205,35 @@ class Reporter:
         if first:
             if data is not None and (depth or pictures or own):
                 write_image_scores(self.out / IMAGE_SCORES, data, depth, pictures, own)
-            write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n", durable=True)
-            write_page(self.out, summary)
+            self._write(summary)
         return summary
+
+    def give_up(self, error: TrainingError) -> None:
+        """Write the summary and the page of a run whose training could not go on; the model is not scored."""
+        self.notes.append(error.message)
+        if self.trainer.fabric.global_rank == 0:
+            self._write(self._summary(status="failed"))
+
+    def _summary(self, **scores: Any) -> RunSummary:
+        """What the run is and where it stands, with what is known besides."""
+        state, pipeline = self.trainer.state, self.resolved.pipeline
+        return RunSummary(
+            run=self.out,
+            pipeline=self.resolved.name,
+            steps=state.step,
+            seconds=round(state.seconds, 2),
+            images_per_second=round(state.step * pipeline.training.batch_size / max(state.seconds, 1e-9), 1),
+            peak_memory_mb=round(peak_memory_mb(self.trainer.fabric.device), 1),
+            device=str(self.trainer.fabric.device),
+            seed=pipeline.seed,
+            findings=state.findings,
+            notes=self.notes,
+            **scores,
+        )
+
+    def _write(self, summary: RunSummary) -> None:
+        write_text(self.out / SUMMARY, summary.model_dump_json(indent=1) + "\n", durable=True)
+        write_page(self.out, summary)
 
 
 def write_image_scores(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,8 @@ from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.config.schema import Precision
 from recon_toolkit.config.stored import PIPELINE, SEAL, seal
 from recon_toolkit.data.context import DataContext
-from recon_toolkit.errors import CheckpointError, ReconError
-from recon_toolkit.files import write_text
+from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
+from recon_toolkit.files import disk_error, is_partial, make_folder, remove_partials, write_text
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.structures import Batch
 from recon_toolkit.threads import given
@@ -70,7 +70,7 @@ def run_pipeline(
 
     Raises:
         ReconError: anything in the pipeline, the data, the folder or the weights that the user can mend.
-        TrainingError: training could not go on.
+        TrainingError: training could not go on; the summary says so, and has no scores.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
     with _claimed(out):
@@ -130,7 +130,12 @@ def run_pipeline(
             trainer.restore(saved)
             progress.say(f"continuing {out} at step {saved.step}")
         runner = Reporter(resolved, trainer, splits, out, log, progress)
-        trainer.fit(runner.validate)
+        try:
+            trainer.fit(runner.validate)
+        except TrainingError as error:
+            runner.give_up(error)
+            log.close()
+            raise
         summary = runner.finish()
         log.close()
         return summary
@@ -142,8 +147,11 @@ def _first_session(out: Path) -> Environment | None:
     if not path.is_file():
         return None
     try:
-        return Environment.model_validate_json(path.read_bytes())
-    except ValueError as error:
+        found = Environment.model_validate_json(path.read_bytes())
+        if found.precision not in _PRECISION:
+            raise ValueError(f"its precision is {found.precision!r}")
+        return found
+    except (ValueError, OSError) as error:
         raise CheckpointError(
             "the record of the run's first session is damaged",
             where=str(path),
@@ -193,8 +201,7 @@ def _claimed(out: Path) -> Iterator[None]:
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return
-    made = not out.exists()
-    out.mkdir(parents=True, exist_ok=True)
+    made = make_folder(out)
     lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=2, poll_interval=0.05)  # a look at whether it is held lasts a moment
@@ -202,6 +209,8 @@ def _claimed(out: Path) -> Iterator[None]:
         raise ReconError(
             "another process is writing to this run", where=str(out), remedy="wait for it, or choose another --out"
         ) from error
+    except OSError as error:
+        raise disk_error(error, out) from error
     try:
         yield
     finally:
@@ -214,11 +223,18 @@ def _claimed(out: Path) -> Iterator[None]:
 def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.Checkpoint | None:
     """Check the run folder before any work is done; returns the checkpoint to continue from.
 
-    A run that failed before its first checkpoint holds nothing to lose: a new one may take its place.
+    A run that failed before its first checkpoint holds nothing to lose: a new one may take its place. What a killed
+    process left half written is removed.
     """
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the folder is claimed, so that nobody writes these any more
+        for folder in (out, out / files.FOLDER):
+            remove_partials(folder)
+        if not resume:
+            with suppress(OSError):  # not there, or not empty
+                (out / files.FOLDER).rmdir()
     used = (out / PIPELINE).exists()
     if not resume:
-        others = {path.name for path in out.iterdir()} - {LOCK}
+        others = {path.name for path in out.iterdir() if not is_partial(path)} - {LOCK}
         if used and others <= _FIRST_FILES:
             for name in others:
                 (out / name).unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -16,6 +17,8 @@ class RunSummary(BaseModel):
     Attributes:
         run: the run folder.
         pipeline: its name.
+        status: ``finished``, or ``failed`` where training could not go on: then there are no scores, and the last of
+            the notes says why.
         steps, seconds: training steps done, and seconds spent in training (over all sessions).
         images_per_second: training throughput.
         images: evaluated images.
@@ -38,6 +41,7 @@ class RunSummary(BaseModel):
 
     run: Path
     pipeline: str
+    status: Literal["finished", "failed"] = "finished"
     steps: int
     seconds: float
     images_per_second: float

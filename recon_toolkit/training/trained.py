@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from torch import nn
@@ -30,7 +31,7 @@ def load_run(
         CheckpointError: not a run, no weights yet, or weights that cannot be read.
     """
     recorded = run / PIPELINE
-    if not recorded.is_file():
+    if not os.path.isfile(recorded):
         raise CheckpointError(
             f"not a run folder: it has no {PIPELINE}", where=str(run), remedy="name a folder that `recon run` made"
         )
