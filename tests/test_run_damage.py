@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from recon_toolkit.assembly import build_model
+from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
 from recon_toolkit.errors import CheckpointError, DataError, ReconError, TrainingError
 from recon_toolkit.files import is_partial, json_text, remove_partials, write_text, writing
@@ -126,6 +127,17 @@ def test_impossible_places_are_one_message(resolved: ResolvedPipeline, tmp_path:
         with pytest.raises(DataError):
             write_text(tmp_path / name, "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "-p"), ("reconstruct", "x.png", "--weights"), ("view",), ("score", "x.npy"), ("import", "unsup3d")],
+)
+def test_no_command_takes_a_name_that_is_too_long_for_a_fault(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute([*arguments, "n" * 5000]) == 2
+    assert "fault of recon-toolkit" not in capsys.readouterr().err
 
 
 def test_a_name_as_long_as_there_can_be_is_written(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -140,6 +141,9 @@ def execute(arguments: Sequence[str]) -> int:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             fail("no space left on the disk that the output goes to")
             return _reader_left(2)
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            fail(f"{str(error.filename)[:80]}…: the name is too long")
+            return _flushed(2)
         message = f"{type(error).__name__}: {error}; this is a fault of recon-toolkit or of a plugin"
         return _report(error, [f"{message} (--debug shows where)"], 1, "--debug" in flags)
     return _flushed(0)

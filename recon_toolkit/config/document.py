@@ -98,7 +98,7 @@ class _Loader(yaml.SafeLoader):
         self._levels, self._composed = self._levels + 1, self._composed + 1
         if self._levels > MOST_LEVELS or self._composed > MOST_NODES:
             problem = "it is nested too deeply" if self._levels > MOST_LEVELS else "it has too many entries"
-            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         node: yaml.Node | None = super().compose_node(parent, index)
         self._levels -= 1
         return node
