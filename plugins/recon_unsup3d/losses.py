@@ -62,7 +62,9 @@ def vgg16_weights(path: Path | None) -> Path:
         raise ReconError(
             f"the perceptual loss needs VGG16's ImageNet weights, and there is no file {found}",
             remedy=f"put torchvision's {_WEIGHTS_FILE} at {cached}, or name a file with --set losses.NAME.weights=FILE "
-            "for every perceptual term, or train without: --set losses.NAME=null",
+            "for every perceptual term, or train without: --set losses.NAME=null; what runs now, with nothing to "
+            "download: recon run --pipeline unsup3d-quick --set dataset.name=image-folder --data DIR, or here "
+            "--set 'losses.NAME={name: self-supervised-perceptual, weights: bundled, likelihood: gaussian}'",
         )
     return found
 

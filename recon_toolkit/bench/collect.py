@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from recon_toolkit.bench.layout import number
 from recon_toolkit.bench.manifest import Manifest, ManifestRow
 from recon_toolkit.bench.report import (
     Difference,
@@ -79,6 +80,7 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
             for later in store.resumed(address):
                 surroundings.add(later)
     rows = [_row(row, runs, manifest) for row in manifest.rows]
+    _judge(rows, known, manifest.smallest_difference)
     rows += _baselines(manifest, runs[manifest.base])
     _mark_best(rows, _comparable(runs, manifest.base), [known[name] for name in manifest.metrics])
     base = next(row for row in manifest.rows if row.name == manifest.base)
@@ -93,6 +95,7 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
         seeds=[seed for seed, _ in base.trainings],
         budget=manifest.budget,
         published_source=manifest.source,
+        smallest_difference=manifest.smallest_difference,
         versions={name: sorted(found) for name, found in sorted(surroundings.versions.items())},
         devices=sorted(surroundings.devices),
         processors=sorted(surroundings.processors),
@@ -216,6 +219,24 @@ def _same_images(first: _Run, second: _Run) -> bool:
     return same_data and first.images["image"].equals(second.images["image"])
 
 
+def _judge(rows: Sequence[RowReport], known: Mapping[str, Metric], smallest: float) -> None:
+    """Say which scores are no better than their baseline, and which differences are of such rows, or too small."""
+    for row in rows:
+        for name, score in row.scores.items():
+            # As printed, so that a table never calls better what reads the same.
+            shown = None if score.ratio is None else round(score.ratio, 2)
+            score.untrained = shown is not None and (shown <= 1 if known[name].better == "higher" else shown >= 1)
+    by_name = {row.name: row for row in rows}
+    for row in rows:
+        for name, score in row.scores.items():
+            if score.difference is None:
+                continue
+            score.difference.untrained = score.untrained or row.untrained
+            other = by_name[score.difference.against].scores.get(name)
+            if other is not None:
+                score.difference.small = abs(score.difference.mean) < smallest * abs(other.mean)
+
+
 def _baselines(manifest: Manifest, base: Sequence[_Run]) -> list[RowReport]:
     """Baselines on the images and masks of the base row."""
     tables = [run.images for run in base if run.images is not None]
@@ -262,11 +283,19 @@ def _comparable(runs: Mapping[str, Sequence[_Run]], base: str) -> set[str]:
 
 
 def _mark_best(rows: Sequence[RowReport], comparable: Collection[str], metrics: Sequence[Metric]) -> None:
-    """Mark the best of the comparable rows in each metric, if there is something to choose from."""
+    """Mark the best of the comparable rows in each metric, and what reads the same, if there is a choice."""
     for metric in metrics:
         having = [row.scores[metric.name] for row in rows if row.name in comparable and metric.name in row.scores]
-        if len(having) > 1:
-            min(having, key=lambda score: metric.loss(score.mean)).best = True
+        trained = [
+            row.scores[metric.name]
+            for row in rows
+            if row.name in comparable and metric.name in row.scores and not row.untrained
+        ]
+        trained = [score for score in trained if not score.untrained]
+        if len(having) > 1 and trained:
+            best = min(trained, key=lambda score: metric.loss(score.mean))
+            for score in trained:
+                score.best = number(score.mean, metric.digits) == number(best.mean, metric.digits)
 
 
 def _notes(rows: Sequence[RowReport], runs: Mapping[str, Sequence[_Run]]) -> list[str]:

@@ -171,7 +171,7 @@ def _dots(axis: Axes, rows: Sequence[RowReport], metric: Metric) -> None:
         if score is None:
             continue
         colour = "black" if row.base else COLOURS[0]
-        hollow = score.difference is not None and not score.difference.significant
+        hollow = score.difference is not None and not score.difference.counts
         axis.errorbar(
             score.mean,
             place,

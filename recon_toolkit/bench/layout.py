@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from recon_toolkit.bench.report import Difference, RowReport, Score, TableReport, short_label
 from recon_toolkit.evaluation.own_scores import Metric
 
-NOT_SIGNIFICANT, ONE_SEED = "n.s.", "†"
+NOT_SIGNIFICANT, SMALL, UNTRAINED, ONE_SEED = "n.s.", "small", "untrained", "†"
 _DIRECTION = {"lower": "↓", "higher": "↑", "one": "→ 1"}
 _STATUS = {"elsewhere": "running elsewhere"}
 
@@ -113,8 +113,12 @@ def duration(seconds: float) -> str:
 
 def verdict(metric: Metric, difference: Difference) -> str:
     """What a difference means, in a word; with one seed it is marked, for it counts images only."""
+    if difference.untrained:
+        return UNTRAINED
     if not difference.significant:
         word = NOT_SIGNIFICANT
+    elif difference.small:
+        word = SMALL
     elif metric.better == "one":  # two values may differ and be as far from 1
         word = "differs"
     else:
@@ -124,7 +128,7 @@ def verdict(metric: Metric, difference: Difference) -> str:
 
 def _name(row: RowReport, references: tuple[int, ...] = ()) -> Cell:
     done = sum(seed.status == "done" for seed in row.seeds)
-    suffix = " (base)" if row.base else ""
+    suffix = (" (base)" if row.base else "") + (f" ({UNTRAINED})" if row.untrained else "")
     if row.scores and done < len(row.seeds):
         suffix += f" ({done} of {len(row.seeds)} seeds)"
     return Cell(row.name + suffix, footnotes=references)
@@ -228,7 +232,7 @@ def _difference(metric: Metric, difference: Difference | None) -> list[Cell]:
         return [Cell(), Cell()]
     low, high = (number(value, metric.digits, sign=True) for value in (difference.low, difference.high))
     text = f"{number(difference.mean, metric.digits, sign=True)} [{low}, {high}]"
-    return [Cell(text), Cell(verdict(metric, difference), faint=not difference.significant)]
+    return [Cell(text), Cell(verdict(metric, difference), faint=not difference.counts)]
 
 
 def _cost(rows: Sequence[RowReport]) -> Grid:

@@ -89,6 +89,7 @@ def make_table(
     plugins: Sequence[Path] = (),
     disabled: Sequence[str] = (),
     progress: Progress = QUIET,
+    smallest: float | None = None,
 ) -> Made:
     """Train what is not done yet, and write the outputs.
 
@@ -99,6 +100,7 @@ def make_table(
         rows: names of rows to train; all if None. The report shows the others as they are.
         plugins, disabled: what the host was loaded with, for the processes of the trainings.
         progress: where the live table goes.
+        smallest: the smallest difference that counts, instead of the table's.
 
     Raises:
         DataError: results cannot be written or read.
@@ -109,16 +111,20 @@ def make_table(
     with Live(progress, plan.metrics) as live:
         runner = Runner(plan, store, devices=devices, plugins=plugins, disabled=disabled, rows=rows, show=live.update)
         complete = runner.run()
-    return Made(write_outputs(folder), folder, complete)
+    return Made(write_outputs(folder, smallest), folder, complete)
 
 
-def write_outputs(folder: Path) -> TableReport:
+def write_outputs(folder: Path, smallest: float | None = None) -> TableReport:
     """Write every output of a table from what lies in its folder and its run folders; nothing is trained.
+
+    ``smallest`` is the smallest difference that counts, instead of the table's.
 
     Raises:
         DataError: there is no table, or a file of it is damaged or of another version.
     """
     manifest = read_manifest(folder)
+    if smallest is not None:
+        manifest = manifest.model_copy(update={"smallest_difference": smallest})
     report = collect(manifest, Store(folder / manifest.runs), folder)
     write_tables(report, folder)
     write_page(report, folder)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recon_toolkit.bench.metrics import BASELINES, METRICS
 from recon_toolkit.bench.plan import Plan, Training
-from recon_toolkit.bench.report import Published
+from recon_toolkit.bench.report import SMALLEST, Published
 from recon_toolkit.errors import DataError
 from recon_toolkit.evaluation.own_scores import Metric
 from recon_toolkit.files import write_text
@@ -48,6 +48,7 @@ class Manifest(BaseModel):
     budget: str
     published: dict[str, dict[str, Published]]
     source: str
+    smallest_difference: float = SMALLEST
     data: list[str]  # data set, size and split, in words
     runs: str  # the folder of run folders, relative to this file
     rows: list[ManifestRow]
@@ -86,6 +87,7 @@ def manifest_of(plan: Plan, runs: str) -> Manifest:
         budget=", ".join(sorted(lengths)),
         published=config.published,
         source=config.source,
+        smallest_difference=config.smallest_difference,
         data=list(dict.fromkeys(_data(training) for row in plan.rows for training in row.trainings)),
         runs=runs,
         rows=[

@@ -49,12 +49,16 @@ def _reading(report: TableReport) -> str:
         label = report.labels[base or ""]
         sentences.append(f"“× {short_label(label)}” is the score over that of {label} on the same images.")
     differences = [score.difference for score in scores if score.difference is not None]
+    if any(score.untrained for score in scores):
+        sentences.append("untrained: no better than the baseline that the score is quoted as a multiple of.")
     if differences:
+        share = f"{100 * report.smallest_difference:g} %"
+        sentences.append(f"Smallest difference that counts: {share} of the score compared with; below it, small.")
         sentences.append("n.s.: the 95 % interval of the paired difference holds zero.")
     if any(difference.seeds == 1 for difference in differences):
         sentences.append("†: one seed, so the interval counts images only; another training may well fall outside.")
     if any(score.best for score in scores):
-        sentences.append("Best in bold.")
+        sentences.append("Best in bold, with all that read the same.")
     return " ".join(sentences)
 
 

@@ -184,11 +184,13 @@ def _sheet(row: RowReport, folder: Path, taken: set[str]) -> str:
         file.write(buffer.getvalue())
     name = html.escape(row.name)
     title = name if len(row.seeds) == 1 else f"{name}, seed {seed.seed}"
-    link = html.escape(quote(f"{seed.run}/{PAGE}"))
-    return (
-        f'<figure><figcaption>{title}</figcaption><a href="{link}"><img src="{place}" width="{picture.width}" '
-        f'height="{picture.height}" alt="contact sheet of {name}" loading="lazy"></a></figure>\n'
+    shown = (
+        f'<img src="{place}" width="{picture.width}" height="{picture.height}" alt="contact sheet of {name}" '
+        'loading="lazy">'
     )
+    if seed.status == "done" or (folder / seed.run / PAGE).is_file():  # a run has its page at the end only
+        shown = f'<a href="{html.escape(quote(f"{seed.run}/{PAGE}"))}">{shown}</a>'
+    return f"<figure><figcaption>{title}</figcaption>{shown}</figure>\n"
 
 
 def _slug(name: str, taken: set[str]) -> str:

@@ -12,6 +12,8 @@ from recon_toolkit.errors import DataError
 from recon_toolkit.evaluation.own_scores import Metric
 
 FORMAT: Literal["recon-toolkit bench 1"] = "recon-toolkit bench 1"
+#: Differences below a hundredth of the score compared with are told apart from none, and called small.
+SMALLEST = 0.01
 Status = Literal["pending", "running", "elsewhere", "done", "failed"]
 
 
@@ -39,11 +41,18 @@ class Difference(_Model):
     high: float
     seeds: int
     images: int
+    small: bool = Field(default=False, description="less than the smallest difference that counts")
+    untrained: bool = Field(default=False, description="the row is no better than its baseline, so there is no verdict")
 
     @property
     def significant(self) -> bool:
         """Zero lies outside the interval."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def counts(self) -> bool:
+        """Significant, not too small to matter, and of a row that has learned something."""
+        return self.significant and not self.small and not self.untrained
 
 
 class Score(_Model):
@@ -55,6 +64,7 @@ class Score(_Model):
     ratio: float | None = Field(default=None, description="over the metric's baseline on the same images")
     difference: Difference | None = None
     best: bool = False
+    untrained: bool = Field(default=False, description="no better than the metric's baseline")
 
 
 class SeedResult(_Model):
@@ -92,6 +102,12 @@ class RowReport(_Model):
     peak_memory_mb: float | None = None
 
     @property
+    def untrained(self) -> bool:
+        """It is no better than the baseline in every metric that has one: such a row has learned nothing yet."""
+        against = [score.untrained for score in self.scores.values() if score.ratio is not None]
+        return bool(against) and all(against) and not self.baseline
+
+    @property
     def status(self) -> Status:
         """Done where every seed is; else the worst of them."""
         if self.baseline:
@@ -119,6 +135,9 @@ class TableReport(_Model):
     seeds: list[int] = Field(description="seeds of the base row")
     budget: str = Field(description="in words, e.g. '2000 steps'")
     published_source: str = ""
+    smallest_difference: float = Field(
+        default=SMALLEST, description="that counts, as a share of the score compared with"
+    )
     versions: dict[str, list[str]] = {}
     devices: list[str] = []
     processors: list[str] = []

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from recon_toolkit.bench.report import Published
+from recon_toolkit.bench.report import SMALLEST, Published
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -69,6 +69,7 @@ class TableConfig(_Section):
         metrics: columns of the table: the toolkit's, or what a row's model brings along.
         baselines: rows that need no training, likewise.
         published: a paper's figures of the baselines, and ``source``.
+        smallest_difference: that counts, as a share of the score compared with.
     """
 
     description: str = ""
@@ -85,3 +86,4 @@ class TableConfig(_Section):
     baselines: list[str] = ["constant", "average"]
     published: dict[str, dict[str, Published]] = {}  # of baselines, by their name and metric
     source: str = ""  # where published figures are from
+    smallest_difference: Annotated[float, Field(ge=0, lt=1)] = SMALLEST

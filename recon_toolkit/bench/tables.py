@@ -41,8 +41,8 @@ def frame(report: TableReport) -> pd.DataFrame:
     """The raw numbers, one line a row of the table and one column a number; what is absent is NaN.
 
     Of every metric: ``mad`` (mean), ``mad_std``, ``mad_seed_std``, ``mad_ratio``, ``mad_best``, ``mad_difference``
-    with ``_against``, ``_low``, ``_high``, ``_seeds``, ``_images`` and ``_significant``, ``mad_published`` and
-    ``mad_published_std``.
+    with ``_against``, ``_low``, ``_high``, ``_seeds``, ``_images``, ``_significant``, ``_small`` and ``_untrained``,
+    ``mad_published`` and ``mad_published_std``.
     """
     import pandas as pd
 
@@ -73,7 +73,7 @@ def _numbers(row: RowReport, metrics: Sequence[str]) -> dict[str, Any]:
         values[name] = score.mean if score else None
         values |= {f"{name}_{part}": getattr(score, part, None) for part in ("std", "seed_std", "ratio", "best")}
         values[f"{name}_difference"] = difference.mean if difference else None
-        for part in ("against", "low", "high", "seeds", "images", "significant"):
+        for part in ("against", "low", "high", "seeds", "images", "significant", "small", "untrained"):
             values[f"{name}_difference_{part}"] = getattr(difference, part, None)
         values |= {f"{name}_published": quoted.mean if quoted else None}
         values |= {f"{name}_published_std": quoted.std if quoted else None}

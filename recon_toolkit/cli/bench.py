@@ -67,6 +67,17 @@ def bench(
     disable_plugin: DisabledPlugins = None,
     report: Annotated[bool, typer.Option("--report", help="Make the outputs again; train nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the table and list its trainings.")] = False,
+    smallest: Annotated[
+        float | None,
+        typer.Option(
+            "--smallest-difference",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="The smallest difference that counts, as a share of the score compared with; the table's, 0.01.",
+            show_default=False,
+        ),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Train the rows of a table, with seeds and baselines, and write it as Markdown, LaTeX, CSV, JSON and a page.
@@ -90,7 +101,7 @@ def bench(
         return
     if report:
         folder = out / table_name(table)
-        found = write_outputs(folder)
+        found = write_outputs(folder, smallest)
         if json:
             print_json(found)
         else:
@@ -113,6 +124,7 @@ def bench(
             plugins=plugin or (),
             disabled=disable_plugin or (),
             progress=progress,
+            smallest=smallest,
         )
     if json:
         print_json(made.report)

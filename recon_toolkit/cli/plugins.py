@@ -84,7 +84,7 @@ def _as_data(host: PluginHost, failures: list[PluginFailure]) -> dict[str, Any]:
                 "pipelines": [str(folder) for folder in plugin.pipelines],
                 "models": [str(folder) for folder in plugin.models],
             }
-            for plugin in _in_order(host)
+            for plugin in host.plugins
         ],
         "failures": [asdict(failure) for failure in failures],
         "conflicts": [{**asdict(conflict), "remedy": conflict.remedy} for conflict in host.registry.conflicts],
