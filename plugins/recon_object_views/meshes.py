@@ -24,7 +24,7 @@ from recon_toolkit.shapes.materials import Nearby
 from recon_toolkit.shapes.parts import Part, Warn
 from recon_toolkit.shapes.ply import read_ply
 from recon_toolkit.shapes.reading import file_bytes
-from recon_toolkit.shapes.stl import is_binary_stl, part_of_stl
+from recon_toolkit.shapes.stl import part_of_stl
 
 Up = Literal["auto", "y", "z"]
 #: The mesh formats that are read, and those whose y axis points upwards by convention.
@@ -156,7 +156,7 @@ def _parts(path: Path, suffix: str, nearby: Nearby, warn: Warn) -> Iterator[Colo
     try:
         if suffix in (".glb", ".gltf"):
             yield from map(_coloured, parts_of_gltf(data, warn, nearby.get, textures=True))
-        elif suffix == ".stl" and is_binary_stl(data):
+        elif suffix == ".stl":
             yield _coloured(part_of_stl(data, warn))
         elif suffix == ".ply" and not _TEXTURED_PLY.search(data[:_PLY_HEAD]):
             yield _coloured(read_ply(data).part)

@@ -34,6 +34,7 @@ _HARMLESS = (
     "MSFT_",
 )
 _NAMED = ("EXT_meshopt_compression", "KHR_meshopt_compression", _DRACO, _INSTANCING)
+_IDENTITY = np.eye(4)
 #: Pixels of a texture; larger ones are left out before they are decoded.
 _MAX_PIXELS = 80_000_000
 
@@ -84,11 +85,10 @@ def _parts(file: GltfData, warn: Warn, textures: bool) -> list[Part]:
                 made.append(part)
                 deadline.check()
             meshes[index] = made
-        plain = bool((matrix == np.eye(4)).all())
         for part in meshes[index]:
             vertices = count_elements(vertices + len(part.vertices), "vertices")
             faces = count_elements(faces + len(part.faces), "faces")
-            placed.append(part if plain else part.placed(matrix))
+            placed.append(part if matrix is _IDENTITY else part.placed(matrix))
             if len(placed) > MAX_PARTS:
                 raise too_large(f"it has more than {MAX_PARTS:,} parts")
     if lines and not placed:
@@ -110,10 +110,10 @@ def _nodes(file: GltfData, deadline: Deadline) -> Iterator[tuple[int, Floats]]:
         if nodes and not roots:
             raise DataError("nodes of the file hold one another", remedy="export it again")
     if not nodes and not scenes:  # as some programs write a single mesh
-        yield from ((index, np.eye(4)) for index in range(len(file.tree.get("meshes", []))))
+        yield from ((index, _IDENTITY) for index in range(len(file.tree.get("meshes", []))))
         return
     seen: set[int] = set()
-    waiting = [(index, np.eye(4)) for index in reversed(roots)]
+    waiting = [(index, _IDENTITY) for index in reversed(roots)]
     while waiting:
         index, above = waiting.pop()
         node = file.entry("nodes", index)
@@ -123,7 +123,7 @@ def _nodes(file: GltfData, deadline: Deadline) -> Iterator[tuple[int, Floats]]:
         if len(seen) % 1000 == 0:
             deadline.check()
         matrix = _matrix(node)
-        matrix = above if matrix is None else above @ matrix
+        matrix = above if matrix is None else matrix if above is _IDENTITY else above @ matrix
         if _INSTANCING in node.get("extensions", {}):
             raise DataError(
                 f"it repeats its parts by {_INSTANCING}, which is not read", remedy="export it without instancing"
@@ -139,18 +139,25 @@ def _matrix(node: dict[str, Any]) -> Floats | None:
         return np.array(node["matrix"], dtype=np.float64).reshape(4, 4).T  # columns come first
     if not node.keys() & {"translation", "rotation", "scale"}:
         return None
-    matrix = np.eye(4)
-    x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), dtype=np.float64)
+    matrix = _IDENTITY.copy()
+    if "rotation" in node:
+        matrix[:3, :3] = _turn(*(float(number) for number in node["rotation"]))
+    if "scale" in node:
+        matrix[:3, :3] *= np.array(node["scale"], dtype=np.float64).reshape(3)
+    if "translation" in node:
+        matrix[:3, 3] = np.array(node["translation"], dtype=np.float64).reshape(3)
+    return matrix
+
+
+def _turn(x: float, y: float, z: float, w: float) -> tuple[tuple[float, float, float], ...]:
+    """A quaternion, of any length, as a matrix."""
     length = x * x + y * y + z * z + w * w
     s = 2 / length if length > 0 else 0.0
-    matrix[:3, :3] = (
+    return (
         (1 - s * (y * y + z * z), s * (x * y - z * w), s * (x * z + y * w)),
         (s * (x * y + z * w), 1 - s * (x * x + z * z), s * (y * z - x * w)),
         (s * (x * z - y * w), s * (y * z + x * w), 1 - s * (x * x + y * y)),
     )
-    matrix[:3, :3] *= np.array(node.get("scale", (1, 1, 1)), dtype=np.float64).reshape(3)
-    matrix[:3, 3] = np.array(node.get("translation", (0, 0, 0)), dtype=np.float64).reshape(3)
-    return matrix
 
 
 def _part(file: GltfData, primitive: dict[str, Any], images: dict[int, Any] | None, warn: Warn) -> Part | None:

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 from trimesh.resolvers import Resolver
 
 from recon_toolkit.files import size_of
@@ -22,6 +23,24 @@ _OPTIONS = {
 _ALL = "recon:materials"
 _TEXTURE = "recon:texture:"
 _MAP = re.compile(r"^(\s*map_Kd)\s+(.*)$", re.IGNORECASE)
+
+
+_COLOURED = re.compile(r"^[ \t]*v((?:[ \t]+[^\s#]+){6})[ \t]*(?:#.*)?$", re.MULTILINE)
+
+
+def obj_colours_to_one(text: str) -> str:
+    """An OBJ's text with the colours of its vertices from 0 to 1, where they are from 0 to 255, which trimesh clips."""
+    rows = _COLOURED.findall(text)
+    try:
+        values = np.array(" ".join(rows).split(), dtype=np.float64).reshape(-1, 6)
+    except ValueError:
+        return text  # which its reader will name
+    if not values[:, 3:].max(initial=0) > 1:
+        return text
+    values[:, 3:] /= 255
+    # 17 digits give every float back.
+    lines = iter(("v %.17g %.17g %.17g %.6f %.6f %.6f\n" * len(values) % tuple(values.ravel().tolist())).splitlines())
+    return _COLOURED.sub(lambda _: next(lines), text)
 
 
 def texture_name(text: str) -> str:
@@ -79,7 +98,7 @@ class Nearby(Resolver):
             else:
                 kept.append(line)
         head = [f"mtllib {_ALL}"] if self._materials else []
-        return "\n".join([*head, *kept, ""])
+        return obj_colours_to_one("\n".join([*head, *kept, ""]))
 
     def _names(self, text: str) -> list[str]:
         """The files of an ``mtllib`` line: one whose name has spaces, or several."""

@@ -40,7 +40,9 @@ class Part:
 
     def placed(self, matrix: Floats) -> Part:
         """The part where a matrix (4, 4) for column vectors puts it; a mirrored one still faces outwards."""
-        faces = self.faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else self.faces
+        (a, b, c), (d, e, f), (g, h, i) = matrix[:3, :3].tolist()
+        mirrored = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g) < 0
+        faces = self.faces[:, ::-1] if mirrored else self.faces
         return replace(self, vertices=self.vertices @ matrix[:3, :3].T + matrix[:3, 3], faces=faces)
 
 

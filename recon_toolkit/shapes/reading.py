@@ -20,7 +20,7 @@ from recon_toolkit.shapes.gltf import parts_of_gltf
 from recon_toolkit.shapes.limits import MAX_FILE_BYTES, MAX_VOXELS, check_npy, count_elements, too_large, unpacked
 from recon_toolkit.shapes.parts import Part, Warn, bytes_of_colours, joined_parts
 from recon_toolkit.shapes.ply import read_ply
-from recon_toolkit.shapes.stl import is_binary_stl, part_of_stl
+from recon_toolkit.shapes.stl import part_of_stl
 from recon_toolkit.shapes.threemf import mesh_from_threemf
 
 #: The forms that a suffix can hold, for reading and for writing.
@@ -139,7 +139,7 @@ def _parsed(suffix: str, data: bytes, warn: Warn) -> Shape:
         return Cloud(found.part.vertices, found.normals, found.part.colours)
     if suffix == ".glb":
         return _scene(parts_of_gltf(data, warn))
-    mesh = joined_parts([part_of_stl(data, warn)]) if suffix == ".stl" and is_binary_stl(data) else _mesh(data, suffix)
+    mesh = joined_parts([part_of_stl(data, warn)]) if suffix == ".stl" else _mesh(data, suffix)
     return mesh.joined(by_colour=True) if suffix in _DOUBLING else mesh
 
 
@@ -205,14 +205,17 @@ def _has_faces(data: bytes) -> bool:
 
 
 def _mesh(data: bytes, suffix: str) -> Mesh:
-    """An OBJ, OFF or text STL file, by trimesh."""
+    """An OBJ or OFF file, by trimesh."""
     import trimesh
+
+    from recon_toolkit.shapes.materials import obj_colours_to_one
 
     if suffix == ".off":
         _check_off(data)
     source: Any = io.BytesIO(data)
     if suffix == ".obj":  # of an encoding that is not known, trimesh would look for a package to tell it
-        source = io.StringIO(data.decode("utf-8", "replace"))
+        text = _OBJ_GROUPS.sub("", data.decode("utf-8", "replace").replace("\r\n", "\n"))
+        source = io.StringIO(obj_colours_to_one(text))
     loaded: Any = trimesh.load(source, file_type=suffix[1:], force="mesh", process=False, **_OPTIONS.get(suffix, {}))
     faces = getattr(loaded, "faces", None)
     if faces is None or not len(faces):
@@ -224,6 +227,8 @@ def _mesh(data: bytes, suffix: str) -> Mesh:
     return Mesh(_upright(vertices) if suffix in Y_UP else vertices, np.asarray(faces), colours)
 
 
+#: Lines of an OBJ file that divide its faces: with thousands of materials or objects, trimesh takes hours.
+_OBJ_GROUPS = re.compile(r"^[ \t]*(?:usemtl|mtllib|o|g|s)\b.*\n?", re.MULTILINE)
 #: What trimesh's readers are told: OBJ's vertices in their order, and without looking for other files.
 _OPTIONS: dict[str, dict[str, Any]] = {".obj": {"maintain_order": True, "skip_materials": True}}
 

@@ -1,6 +1,11 @@
-"""Binary STL, as programs write it: with a count that is not true, or with something behind the facets."""
+"""STL: binary as programs write it, with a count that is not true or something behind the facets, and text.
+
+trimesh refuses the former, and takes hours for text with thousands of solids.
+"""
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
@@ -24,14 +29,32 @@ def is_binary_stl(data: bytes) -> bool:
 
 
 def part_of_stl(data: bytes, warn: Warn) -> Part:
-    """The facets of a binary file, three vertices each: as many as it says, or as its size allows.
+    """The facets of a file, three vertices each; a text without facets gives a part without faces.
 
-    A count of 0 before facets, or of all bits, is what programs leave that stream; ``warn`` is told of it, and of bytes
-    behind the facets.
+    Args:
+        data: the file, binary or text.
+        warn: told where a binary file has another number of facets than it says, or something behind them.
 
     Raises:
-        DataError: there is no facet, or the file is cut off: it has fewer than it says.
+        DataError: the file is cut off, or a number cannot be read.
     """
+    return _part_of_binary(data, warn) if is_binary_stl(data) else _part_of_text(data)
+
+
+def _part_of_text(data: bytes) -> Part:
+    numbers = rb"\s+([^\s]+)" * 3
+    found = re.findall(rb"(?:^|\n|\r)[ \t]*vertex" + numbers, data, re.IGNORECASE)
+    count_elements(len(found), "vertices")
+    try:
+        vertices = np.array(found, dtype=np.float64).reshape(-1, 3)
+        faces = np.arange(len(vertices), dtype=np.int64).reshape(-1, 3)
+    except ValueError:
+        raise DataError("is damaged, cut off, or no .stl file", remedy="export it again") from None
+    return Part(vertices, faces)
+
+
+def _part_of_binary(data: bytes, warn: Warn) -> Part:
+    """As many facets as the file says; or as its size allows, where it says 0 or all bits, as streams are left."""
     claimed = int.from_bytes(data[80:84], "little")
     present = max(len(data) - _HEAD, 0) // _FACET.itemsize
     if not present:
