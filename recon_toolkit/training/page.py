@@ -51,7 +51,7 @@ def write_page(run: Path, summary: RunSummary) -> None:
                 "scores.csv",
                 "model.safetensors",
             )
-            if summary.status == "finished" or (run / name).is_file()
+            if (run / name).is_file()
         )
         + "</p>",
     ]
@@ -68,13 +68,23 @@ def _scores(summary: RunSummary) -> str:
 
 def _image_scores(summary: RunSummary) -> str:
     if summary.psnr is None or summary.ssim is None:
-        return ""
+        return _held_out_loss(summary)
     rows = [("PSNR dB", summary.psnr, summary.psnr_std, 2), ("SSIM", summary.ssim, summary.ssim_std, 3)]
     if summary.lpips is not None:
         rows.append(("LPIPS", summary.lpips, summary.lpips_std, 3))
     heads = "".join(f"<th>{name}</th>" for name, *_ in rows)
     cells = "".join(f"<td>{mean:.{digits}f} ± {std:.{digits}f}</td>" for _, mean, std, digits in rows)
-    return f"<table><tr><th>{summary.images} held-out images</th>{heads}</tr><tr><td>pictures</td>{cells}</tr></table>"
+    what = "pictures"
+    if summary.held_out_loss is not None:
+        what, heads = "reconstruction", f"<th>loss</th>{heads}"
+        cells = f"<td>{summary.held_out_loss:.3f}</td>{cells}"
+    return f"<table><tr><th>{summary.images} held-out images</th>{heads}</tr><tr><td>{what}</td>{cells}</tr></table>"
+
+
+def _held_out_loss(summary: RunSummary) -> str:
+    if summary.held_out_loss is None:
+        return ""
+    return f"<p>The loss on {summary.images} held-out images is {summary.held_out_loss:.3f}.</p>"
 
 
 def _own_scores(summary: RunSummary) -> str:

@@ -28,7 +28,14 @@ from recon_toolkit.training.objects import write_objects
 from recon_toolkit.training.page import write_page
 from recon_toolkit.training.run_data import Splits
 from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.validation import evaluate, evaluate_images, evaluate_own, sheet_columns
+from recon_toolkit.training.validation import (
+    HeldOut,
+    evaluate,
+    evaluate_held_out,
+    evaluate_images,
+    evaluate_own,
+    sheet_columns,
+)
 
 SUMMARY, IMAGE_SCORES = "summary.json", "scores.csv"
 SHEETS, CONTACT_SHEET = "sheets", "contact_sheet.png"
@@ -122,6 +129,24 @@ class Reporter:
             description=description,
         )
 
+    def _held_out(self, data: PackedImages | None, images: int | None, description: str) -> HeldOut | None:
+        """Loss and reconstruction of images that nothing else can score, photographs for example."""
+        trainer = self.trainer
+        if data is None:
+            return None
+        return evaluate_held_out(
+            trainer.model,
+            trainer.objective,
+            data,
+            device=trainer.fabric.device,
+            epoch=trainer.sampler.epoch(trainer.state.step),
+            images=images,
+            batch_size=self.resolved.pipeline.evaluation.batch_size,
+            autocast=self._autocast,
+            progress=self.progress,
+            description=description,
+        )
+
     @property
     def _autocast(self) -> Callable[[], AbstractContextManager[object]]:
         return self.trainer.fabric.autocast
@@ -137,11 +162,14 @@ class Reporter:
         depth = self._evaluate(data, count, "validating")
         pictures = self._evaluate_images(data, count, "validating")
         own = self._evaluate_own(data, count, "validating", spread=True)
+        seen = None if depth or pictures or own else self._held_out(held_out, count, "validating")
+        pictures = seen.pictures if seen else pictures
         self._log(
             step,
             depth.report() if depth else None,
             pictures.report() if pictures else None,
             own.report() if own else None,
+            seen.loss if seen else None,
         )
         columns = sheet_columns(self.trainer.model, data, device=self.trainer.fabric.device, autocast=self._autocast)
         if columns is None:
@@ -151,9 +179,19 @@ class Reporter:
         for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
             save_png(path, sheet)
 
-    def _log(self, step: int, report: ScoreReport | None, pictures: ImageReport | None, own: OwnScores | None) -> None:
+    def _log(
+        self,
+        step: int,
+        report: ScoreReport | None,
+        pictures: ImageReport | None,
+        own: OwnScores | None,
+        held_out_loss: float | None,
+    ) -> None:
         """One entry of the log with all scores of a step, and a line each for a person."""
         values: dict[str, Any] = {}
+        if held_out_loss is not None:
+            values["held_out_loss"] = held_out_loss
+            self.progress.say(f"step {step}: loss {held_out_loss:.3f} on held-out images")
         if report is not None:
             values |= report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
             constant = report.baselines.constant
@@ -181,10 +219,14 @@ class Reporter:
             depth = self._evaluate(data, pipeline.evaluation.images, "scoring")
             pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
             own = self._evaluate_own(data, pipeline.evaluation.images, "scoring")
+            seen = None if depth or pictures or own else self._held_out(data, pipeline.evaluation.images, "scoring")
+            pictures = seen.pictures if seen else pictures
             found = own.report() if own else None
             summary = self._summary(
                 scores=found,
-                **({"images": found.images, "excluded": found.empty} if found else {})
+                held_out_loss=seen.loss if seen else None,
+                **({"images": seen.images} if seen else {})
+                | ({"images": found.images, "excluded": found.empty} if found else {})
                 | (_image_scores(pictures.report()) if pictures else {})
                 | (_scores(depth.report()) if depth else {}),
             )

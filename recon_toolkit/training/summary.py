@@ -33,6 +33,8 @@ class RunSummary(BaseModel):
             :class:`~recon_toolkit.evaluation.image_metrics.ImageMetrics`; None where it offers none to score.
         lpips: likewise; None also where AlexNet's weights are absent.
         psnr_std, ssim_std, lpips_std: standard deviations over images.
+        held_out_loss: the training loss on held-out images, where there is no ground truth to score by; psnr and ssim
+            are then those of the model's reconstruction of them.
         scores: what the model is judged by besides, with its baselines and by group; None where it brings nothing.
         notes: what was left out of the scores, and why.
         findings: failures that the health check named while training.
@@ -67,6 +69,7 @@ class RunSummary(BaseModel):
     ssim_std: float | None = None
     lpips: float | None = None
     lpips_std: float | None = None
+    held_out_loss: float | None = None
     scores: OwnScores | None = None
     notes: list[str] = []
     findings: list[str] = []

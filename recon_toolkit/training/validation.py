@@ -1,28 +1,32 @@
 """Scoring a model on a packed data set, and the contact sheet of what it sees there.
 
 What a model offers is what it is scored by: depth if it has ``reconstruct(images)``, pictures if it has
-``scored_pair(batch)``, and whatever it brings along (:mod:`recon_toolkit.evaluation.own_scores`). One with
+``scored_pair(batch)``, and whatever it brings along (:mod:`recon_toolkit.evaluation.own_scores`); where none of these
+can be had, as on photographs, by its loss and its reconstruction of images that it has not seen. One with
 ``sheet_columns(batch)`` chooses its contact sheet's columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from recon_toolkit.data.packed import PackedImages, evenly_spread
-from recon_toolkit.evaluation.image_metrics import ImageMetrics, Lpips, ScoresImages, image_metrics
+from recon_toolkit.evaluation.image_metrics import SSIM_WINDOW, ImageMetrics, Lpips, ScoresImages, image_metrics
 from recon_toolkit.evaluation.own_scores import OwnScoresCollector, Scorer, ScoreSheet
 from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.export.overview import reconstruction_columns
 from recon_toolkit.geometry import Camera
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.structures import Batch, Reconstruction, Reconstructs
+from recon_toolkit.structures import Batch, ModelOutput, Reconstruction, Reconstructs
+from recon_toolkit.training.first_look import blamed_part
+from recon_toolkit.training.objective import Objective
 
 
 def evaluate(
@@ -98,6 +102,60 @@ def evaluate_images(
             parts.append(image_metrics(pair, lpips))
             task.advance(len(batch))
     return ImageMetrics.cat(parts)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What can be told of a model without ground truth: its loss, and how well it reconstructs what it sees.
+
+    Attributes:
+        loss: mean over images of the weighted sum of the loss terms, as in training.
+        images: how many images.
+        pictures: PSNR and SSIM of the image pair ``plain`` within its mask; None where the model has no such pair.
+    """
+
+    loss: float
+    images: int
+    pictures: ImageMetrics | None
+
+
+@torch.no_grad()
+def evaluate_held_out(
+    model: nn.Module,
+    objective: Objective,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    epoch: float,
+    images: int | None = None,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> HeldOut:
+    """The losses of training, and the pictures, on the first images of a data set that has no ground truth.
+
+    Args:
+        model: called with batches of the fields that it and the losses read.
+        objective: the losses, with the weights that they have in ``epoch``.
+        data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
+    """
+    count, total = min(images or len(data), len(data)), 0.0
+    own: Collection[str] | None = getattr(model, "batch_fields", None)
+    fields = None if own is None else sorted({*own, *objective.batch_fields})
+    parts: list[ImageMetrics] = []
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            indices = np.arange(start, min(start + batch_size, count))
+            batch = replace(data.batch(indices, fields), draw=torch.from_numpy(indices)).to(device)
+            with blamed_part(model), autocast():
+                output: ModelOutput = model(batch)
+            total += float(objective(output, epoch, batch=batch).total) * len(batch)
+            pair = output.pairs.get("plain")
+            if pair is not None and min(pair.target.shape[2:]) >= SSIM_WINDOW:
+                parts.append(image_metrics(pair))
+            task.advance(len(batch))
+    return HeldOut(total / count, count, ImageMetrics.cat(parts) if parts else None)
 
 
 @torch.no_grad()
