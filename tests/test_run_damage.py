@@ -26,6 +26,7 @@ from recon_toolkit.inference.folder import claim
 from recon_toolkit.inference.models import load_model
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.training import checkpoint as files
+from recon_toolkit.training.budget import recorded_steps
 from recon_toolkit.training.log import DAMAGED, MetricsLog, read_log
 from recon_toolkit.training.run import run_pipeline
 
@@ -212,6 +213,13 @@ def test_a_damaged_record_of_the_first_session_is_refused(resolved: ResolvedPipe
         resume(resolved, run)
 
 
+@pytest.mark.parametrize("steps", [-3, 0, 10**30, "many"])
+def test_a_damaged_budget_is_refused(tmp_path: Path, steps: object) -> None:
+    (tmp_path / "budget.json").write_text(json.dumps({"minutes": 1.0, "step_seconds": 0.1, "steps": steps}))
+    with pytest.raises(CheckpointError, match="damaged"):
+        recorded_steps(tmp_path)
+
+
 # -- what is not finite ------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +232,9 @@ def test_weights_that_are_not_finite_are_refused(stopped: Path, tmp_path: Path, 
     files.save_checkpoint(path, saved)
     with pytest.raises(CheckpointError, match="not finite"):
         load_model(weights=path, trust=True)
+    if value != value:  # NaN is never meant, whoever loads the weights
+        with pytest.raises(CheckpointError, match="not finite"):
+            files.inference_checkpoint(path)
 
 
 def test_infinities_that_the_model_itself_has_are_no_damage() -> None:

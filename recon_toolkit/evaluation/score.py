@@ -78,7 +78,7 @@ def score_files(
     masks = [None if path is None else Path(path) for path in (mask, prediction_mask)]
     pairs, skipped = match_files(Path(prediction), Path(truth), *masks)
     evaluator = DepthEvaluator(Camera(fov))
-    scored = changed = 0
+    scored, changed, alone = 0, 0, len(skipped)
     for pair in progress.track(pairs, description="scoring", unit="map"):
         try:
             changed += _add(evaluator, pair, prediction_scale, truth_scale, resize)
@@ -88,7 +88,7 @@ def score_files(
             scored += 1
     if not scored:
         raise DataError(
-            f"none of the {len(pairs)} depth maps can be scored; {skipped[-1].reason}", remedy="mend the files"
+            f"none of the {len(pairs)} depth maps can be scored; {skipped[alone].reason}", remedy="mend the files"
         )
     return evaluator.report(skipped).model_copy(update={"resized": changed})
 

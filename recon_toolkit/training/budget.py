@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from recon_toolkit.config.schema import TrainingConfig
 from recon_toolkit.errors import CheckpointError
@@ -24,7 +24,7 @@ class Budget(BaseModel):
 
     minutes: float
     step_seconds: float
-    steps: int
+    steps: int = Field(ge=1, lt=2**63)
 
 
 def steps_given(config: TrainingConfig, images: int) -> int | None:

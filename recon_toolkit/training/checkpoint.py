@@ -254,12 +254,16 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -
     # Where the model itself starts with an infinite number, a mask for example, the weights may have it too.
     bad = [k for k in own if bool((~tensors[k].isfinite() & own[k].isfinite().to(tensors[k].device)).any())]
     if bad:
-        raise CheckpointError(
-            f"{len(bad)} of the weights hold numbers that are not finite (NaN or infinite), e.g. {bad[0]}",
-            where=source,
-            remedy="use weights from before the training failed",
-        )
+        raise _not_finite(bad, source)
     model.load_state_dict(dict(tensors))
+
+
+def _not_finite(names: list[str], source: str) -> CheckpointError:
+    return CheckpointError(
+        f"{len(names)} of the weights hold numbers that are not finite (NaN or infinite), e.g. {names[0]}",
+        where=source,
+        remedy="use weights from before the training failed",
+    )
 
 
 def inference_checkpoint(path: Path) -> tuple[Checkpoint, Path]:
@@ -269,8 +273,17 @@ def inference_checkpoint(path: Path) -> tuple[Checkpoint, Path]:
         path: a run folder, of which it is the finished model, else the newest checkpoint; or a weights file.
 
     Raises:
-        CheckpointError: the folder is no run, or has no weights yet; or the file is missing or cannot be read.
+        CheckpointError: the folder is no run, or has no weights yet; or the file is missing, cannot be read, or holds
+            what is no number.
     """
+    saved, file = _of_inference(path)
+    bad = sorted(name for name, tensor in saved.weights.items() if bool(tensor.isnan().any()))
+    if bad:
+        raise _not_finite(bad, str(file))
+    return saved, file
+
+
+def _of_inference(path: Path) -> tuple[Checkpoint, Path]:
     if not os.path.isdir(path):
         return load_checkpoint(path), path
     finished = path / WEIGHTS
