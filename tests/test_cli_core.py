@@ -157,7 +157,7 @@ def test_plugins_check_finds_a_component_that_cannot_be_imported(tmp_path: Path,
     )
     assert execute(["plugins", "--plugin", str(lazy)]) == 0
     assert "not working" not in capsys.readouterr().out
-    assert execute(["plugins", "--check", "--plugin", str(lazy)]) == 0
+    assert execute(["plugins", "--check", "--plugin", str(lazy)]) == 2
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not working")]
     assert "lazy.py" in line
     assert "No module named 'nowhere_at_all'" in line
