@@ -123,6 +123,9 @@ def test_a_mesh_without_thickness_is_never_watertight(tmp_path, capsys):
     nearly = BOX.vertices * (1, 1, 1e-9)  # 32-bit noise of a flat sheet
     assert not check_printable(Mesh(nearly, BOX.faces)).watertight
     assert check_printable(Mesh(BOX.vertices * (1, 1, 1e-4), BOX.faces)).printable  # paper is a solid
+    inside_out = np.vstack((BOX.faces, BOX.faces[:, ::-1] + 8))  # volumes that cancel are no want of thickness
+    both = check_printable(Mesh(np.vstack((BOX.vertices, BOX.vertices + 5)), inside_out))
+    assert both.watertight and both.problems == ("It is inside out.",)
     write_shape(tmp_path / "flat.ply", flat)
     run(tmp_path / "flat.ply", tmp_path / "flat.glb")
     assert "watertight" not in capsys.readouterr().out

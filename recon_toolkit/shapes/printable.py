@@ -63,13 +63,14 @@ def check_printable(mesh: Mesh) -> Printability:
     _, counts = np.unique(low * size + high, return_counts=True)
     _, directed = np.unique(start * size + end, return_counts=True)
     one, other = order[:-1][same], order[1:][same]
-    parts = int(pieces(one // 3, other // 3, len(faces)).max(initial=-1)) + 1
+    piece = pieces(one // 3, other // 3, len(faces))
+    parts = int(piece.max(initial=-1)) + 1
     fans = _fans(faces, one, other)
     doubled = int(fans - len(np.unique(faces)))
     open_edges, crowded, against = int((counts == 1).sum()), int((counts > 2).sum()), int((directed > 1).sum())
     degenerate = int(_degenerate(mesh).sum())
     volume = mesh.volume
-    thick = _is_thick(mesh, volume)
+    thick = _is_thick(mesh, piece)
     problems = []
     if open_edges:
         problems.append(f"It is open: {_number(open_edges, 'edge')} with one face only.")
@@ -111,13 +112,15 @@ def _fans(faces: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.in
     return int(joined.max(initial=-1)) + 1
 
 
-def _is_thick(mesh: Mesh, volume: float) -> bool:
-    """Whether what it encloses has a thickness; an open sheet may have a volume too, about the corner of its box."""
-    a, b, c = (mesh.vertices[mesh.faces[:, k]] for k in range(3))
-    area = float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum()) / 2
+def _is_thick(mesh: Mesh, piece: NDArray[np.integer]) -> bool:
+    """Whether what it encloses has a thickness; of pieces, one may be inside out and cancel another."""
     low, high = mesh.bounds
+    a, b, c = (mesh.vertices[mesh.faces[:, k]] - low for k in range(3))
+    across = np.cross(b - a, c - a)
+    enclosed = float(np.abs(np.bincount(piece, np.einsum("ij,ij->i", a, across) / 6)).sum())
+    area = float(np.linalg.norm(across, axis=1).sum()) / 2
     # A sheet's two sides together are the area, so that the volume is half of it times the thickness.
-    return bool((high - low).min() > 0 and 2 * abs(volume) > _NO_THICKNESS * area * float(np.linalg.norm(high - low)))
+    return bool((high - low).min() > 0 and 2 * enclosed > _NO_THICKNESS * area * float(np.linalg.norm(high - low)))
 
 
 def _degenerate(mesh: Mesh) -> NDArray[np.bool_]:
