@@ -291,8 +291,8 @@ def _mark_best(rows: Sequence[RowReport], comparable: Collection[str], metrics: 
             for row in rows
             if row.name in comparable and metric.name in row.scores and not row.untrained
         ]
-        trained = [score for score in trained if not score.untrained]
-        if len(having) > 1 and trained:
+        trained = [score for score in trained if not score.untrained] or having  # tables print no bold where none is
+        if len(having) > 1:
             best = min(trained, key=lambda score: metric.loss(score.mean))
             for score in trained:
                 score.best = number(score.mean, metric.digits) == number(best.mean, metric.digits)

@@ -57,7 +57,7 @@ def _reading(report: TableReport) -> str:
         sentences.append("n.s.: the 95 % interval of the paired difference holds zero.")
     if any(difference.seeds == 1 for difference in differences):
         sentences.append("†: one seed, so the interval counts images only; another training may well fall outside.")
-    if any(score.best for score in scores):
+    if any(s.best and not (s.untrained or row.untrained) for row in report.rows for s in row.scores.values()):
         sentences.append("Best in bold, with all that read the same.")
     return " ".join(sentences)
 
