@@ -224,8 +224,8 @@ def _converted(
     job: _Job, form: str | None, height: float | None, options: Conversion, view: _View | None, progress: Progress
 ) -> Iterator[str]:
     """Write what a job asks for, and say what each file became."""
+    from recon_toolkit.export.depth_files import ARRAY_SUFFIXES, is_depth_map
     from recon_toolkit.shapes.convert import converted
-    from recon_toolkit.shapes.depth_files import ARRAY_SUFFIXES, is_depth_map
     from recon_toolkit.shapes.files import on_the_bed, write_shape
     from recon_toolkit.shapes.forms import Mesh, form_of
     from recon_toolkit.shapes.printable import check_printable
