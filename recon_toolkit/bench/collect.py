@@ -294,8 +294,9 @@ def _mark_best(rows: Sequence[RowReport], comparable: Collection[str], metrics: 
         trained = [score for score in trained if not score.untrained] or having  # tables print no bold where none is
         if len(having) > 1:
             best = min(trained, key=lambda score: metric.loss(score.mean))
+            best.best = True
             for score in trained:
-                score.best = number(score.mean, metric.digits) == number(best.mean, metric.digits)
+                score.shared = number(score.mean, metric.digits) == number(best.mean, metric.digits)
 
 
 def _notes(rows: Sequence[RowReport], runs: Mapping[str, Sequence[_Run]]) -> list[str]:

@@ -182,7 +182,8 @@ def _score(row: RowReport, metric: Metric, field: str) -> Cell:
         return Cell()
     if field == "mean":
         return Cell(
-            spread(score.mean, score.std, metric.digits), bold=score.best and not (score.untrained or row.untrained)
+            spread(score.mean, score.std, metric.digits),
+            bold=(score.best or score.shared) and not (score.untrained or row.untrained),
         )
     return Cell(_per_seed(score, metric) if field == "seeds ±" else _ratio(score))
 

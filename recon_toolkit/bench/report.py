@@ -64,6 +64,7 @@ class Score(_Model):
     ratio: float | None = Field(default=None, description="over the metric's baseline on the same images")
     difference: Difference | None = None
     best: bool = False
+    shared: bool = Field(default=False, description="printed, it reads as the best one")
     untrained: bool = Field(default=False, description="no better than the metric's baseline")
 
 
