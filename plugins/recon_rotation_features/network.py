@@ -39,10 +39,10 @@ class ConvFeatures(nn.Module):
             )
         )
 
-    def maps(self, image: Tensor) -> list[Tensor]:
-        """Images (B, in_channels, H, W), about −1 to 1 → the output of every layer, first to last."""
+    def maps(self, image: Tensor, count: int = LAYERS) -> list[Tensor]:
+        """Images (B, in_channels, H, W), about −1 to 1 → the output of the first ``count`` layers, first to last."""
         found = []
-        for layer in self.layers:
+        for layer in self.layers[:count]:
             image = layer(image)
             found.append(image)
         return found

@@ -73,7 +73,7 @@ class SelfSupervisedPerceptual(nn.Module):
 
     def prepare(self, target: Tensor) -> list[Tensor]:
         """Images (B, 3, H, W) in [0, 1] → their normalised features, of every layer that is compared."""
-        maps = self.features.maps(target * 2 - 1)
+        maps = self.features.maps(target * 2 - 1, self.layers[-1])
         return [_normalised(maps[layer - 1].float()) for layer in self.layers]
 
     def compare(self, prediction: Tensor, prepared: list[Tensor]) -> Tensor:

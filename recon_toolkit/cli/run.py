@@ -86,9 +86,11 @@ def run(
     settings = [*(overrides or ()), *([f"seed={seed}"] if seed is not None else [])]
     resolved = load_pipeline(pipeline, settings, host, trust=True if trust and is_stored(Path(pipeline)) else None)
 
+    from recon_toolkit.training.allocator import keep_memory
     from recon_toolkit.training.interrupt import Interrupted
     from recon_toolkit.training.run import run_pipeline
 
+    keep_memory()
     out = out if out is not None else Path("runs") / resolved.name
     try:
         with progress_of(context) as progress:
