@@ -116,4 +116,6 @@ def _set_mean(
     for column, share in zip(columns[1:], shares[1:], strict=True):
         torch._foreach_add_(total, column, alpha=share)
     for parameter, gradient in zip(reached, total, strict=True):
-        parameter.grad = gradient
+        # A fused optimiser reads both as they lie in memory, and a convolution's gradient may lie with channels last.
+        same = gradient.stride() == parameter.stride()
+        parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
