@@ -45,7 +45,6 @@ CONTRACTS = [
     ("detector", "def X(image, *, share: float): pass", None),
     ("importer", "def X(state: int): pass", "neither tensors nor path"),
     ("importer", "def X(tensors): pass", None),
-    ("command", "def X(folder: dict[str, int]): pass", "Type not yet supported"),
     ("command", "class X:\n    pass", "a command is a function"),
     ("command", "def X(folder: str): pass", None),
 ]

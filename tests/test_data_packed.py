@@ -161,7 +161,7 @@ def test_a_full_disk_is_one_clear_message(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
-        pytest.raises(DataError, match="cannot be written"),
+        pytest.raises(DataError, match="lies below a file"),
         PackWriter(tmp_path / "file" / "p", 1, SIZE, field_specs(SIZE)),
     ):
         pass

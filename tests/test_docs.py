@@ -110,6 +110,9 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     faces = np.ascontiguousarray(made.image.transpose(0, 2, 3, 1))
     small = faces[:, ::4, ::4]
     save(folder / "photo.png", faces[0])
+    save(folder / "photo.jpg", faces[0])
+    save(folder / "depth.png", np.where(made.mask[0], made.depth[0] * 1000, 0).round().astype(np.uint16))  # in mm
+    np.save(folder / "depth.npy", made.depth[0])
     portrait = np.full((320, 400, 3), 150, np.uint8)
     portrait[70:246, 110:286] = faces[4]
     save(folder / "portrait.jpg", portrait)

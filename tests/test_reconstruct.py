@@ -298,7 +298,7 @@ def test_wrong_requests_are_refused_before_any_work(recon: Run, run_folder: Path
         ((*model, "--size", "5", tmp_path / "p.png"), "outside 8 to 4096"),
         ((*model, "--height", "0", tmp_path / "p.png"), "outside 1 to 2000"),
         (("--run", run_folder, "--detector", "mtcn", tmp_path / "p.png"), "mtcn"),
-        ((*model, "--out", tmp_path / "file" / "below", tmp_path / "p.png"), "cannot be written"),
+        ((*model, "--out", tmp_path / "file" / "below", tmp_path / "p.png"), "lies below a file"),
     ):
         code, out, err = recon("reconstruct", *arguments)
         assert (code, out) == (2, ""), arguments

@@ -76,7 +76,8 @@ def box_of(ax, ay, az, bx, by, bz, cx, cy, cz, height, width):  # type: ignore[n
     seen = (high_x >= 0) & (low_x <= right) & (high_y >= 0) & (low_y <= bottom)
     infinity = float("inf")
     seen = seen & (az > 0) & (bz > 0) & (cz > 0) & (az < infinity) & (bz < infinity) & (cz < infinity)
-    seen = seen & (area > _EDGE_ON * extent * extent)  # false where u or v is not finite
+    # The number stands second: before a tensor, an interpreter of some versions of Triton loses the product.
+    seen = seen & (area > extent * _EDGE_ON * extent)  # false where u or v is not finite
     x0 = tl.ceil(tl.maximum(tl.where(seen, low_x, 0.0), 0.0)).to(tl.int32)
     y0 = tl.ceil(tl.maximum(tl.where(seen, low_y, 0.0), 0.0)).to(tl.int32)
     x1 = tl.floor(tl.minimum(tl.where(seen, high_x, -1.0), right)).to(tl.int32)
