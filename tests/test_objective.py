@@ -217,7 +217,6 @@ def test_a_step_of_shards_is_the_step_of_the_batch_whatever_the_layout():
         assert torch.allclose(ours, theirs, atol=1e-4)  # Adam's first step divides by the gradient, near 0 too
 
 
-
 def test_batch_normalisation_is_not_shared_among_threads():
     from torch import nn
 

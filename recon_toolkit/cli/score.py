@@ -30,9 +30,7 @@ def score(
     fov: Annotated[float, typer.Option("--fov", help="Horizontal field of view in degrees.")] = 10.0,
     prediction_scale: Annotated[
         tuple[float, float] | None,
-        typer.Option(
-            "--pred-scale", metavar="OFFSET SLOPE", help="Depth of integer images; see above."
-        ),
+        typer.Option("--pred-scale", metavar="OFFSET SLOPE", help="Depth of integer images; see above."),
     ] = None,
     truth_scale: Annotated[
         tuple[float, float] | None, typer.Option("--gt-scale", metavar="OFFSET SLOPE", help="Likewise for GT.")
