@@ -105,9 +105,11 @@ def build_model(resolved: ResolvedPipeline) -> nn.Module:
     Weights are drawn from a generator seeded with the pipeline's ``seed``; torch's global one is left as it was.
 
     Raises:
+        ConfigError: it is a stranger's, and names files that would be read.
         PluginError: a part cannot be built.
     """
     part = resolved.components["model",]
+    resolved.refuse_foreign_files("model", "encoders", "renderer")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(resolved.pipeline.seed)
         model = part.build(
@@ -125,8 +127,10 @@ def build_losses(resolved: ResolvedPipeline) -> list[LossTerm]:
     Each component is built once for its term; terms of one class with ``prepare`` and equal options share it.
 
     Raises:
-        ConfigError: some cannot be built; all of them are named.
+        ConfigError: some cannot be built; all of them are named. Or the pipeline is a stranger's, and names files that
+            would be read.
     """
+    resolved.refuse_foreign_files("losses")
     terms: list[LossTerm] = []
     problems: dict[str, ReconError] = {}  # two terms may lack the same file
     shared: dict[str, Any] = {}

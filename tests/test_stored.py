@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from recon_toolkit import ConfigError
+from recon_toolkit import ConfigError, build_losses
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.config.stored import is_sealed, seal
@@ -134,8 +134,12 @@ def test_files_that_options_name_are_not_read(
     text = bundled.resolved.to_yaml().replace("weights: bundled", f"weights: {tmp_path / 'theirs.bin'}")
     assert "theirs.bin" in text
     trained = load_model(weights=weights(text))  # the losses are not built yet
-    assert not trained.trusted
+    assert not trained.resolved.trusted
     from recon_toolkit import Reconstructor
 
+    (tmp_path / "environment.json").touch()  # the same in the folder of a run, whatever builds it
+    (tmp_path / "pipeline.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"pipeline\.yaml.*were not read.*theirs\.bin"):
+        build_losses(load_pipeline(tmp_path / "pipeline.yaml"))
     with pytest.raises(ConfigError, match=r"were not read.*theirs\.bin"):
         Reconstructor(trained, None).refine([trained.network.convex_depth().detach().clamp(0, 1).numpy()], 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +22,7 @@ from recon_toolkit.config.problems import Problem, first_of, validation_problems
 from recon_toolkit.config.roles import check_pairs, check_roles
 from recon_toolkit.config.schema import Pipeline
 from recon_toolkit.config.sources import find_pipeline, gather, own_providers, preferred_providers
-from recon_toolkit.config.stored import is_stored, refuse
+from recon_toolkit.config.stored import FILES, is_stored, refuse
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
@@ -109,6 +109,7 @@ class ResolvedPipeline:
         components: by keys, e.g. ``("renderer",)`` or ``("losses", "flipped")``.
         encoder_shapes: (channels in, channels out) by role, for the encoders that the pipeline has.
         host: the plugins it was resolved with.
+        trusted: whether the files that its options name may be read: it is the user's own, or was let in.
     """
 
     name: str
@@ -117,6 +118,7 @@ class ResolvedPipeline:
     components: Mapping[tuple[str, ...], ResolvedComponent]
     encoder_shapes: Mapping[str, tuple[int, int]]
     host: PluginHost
+    trusted: bool = True
 
     def section(self, name: str) -> dict[str, ResolvedComponent]:
         """The components of ``encoders`` or ``losses`` by role or term."""
@@ -130,10 +132,12 @@ class ResolvedPipeline:
         document = self.pipeline.model_dump(mode="json")
         return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
-    def files_named(self, *sections: str) -> list[Path]:
-        """The files that options of some sections' components name, such as weights: those that building reads."""
-        parts = [part for keys, part in self.components.items() if keys[0] in sections]
-        return [value for part in parts for value in part.options.values() if isinstance(value, Path)]
+    def refuse_foreign_files(self, *sections: str) -> None:
+        """Raise ConfigError if building the components of some sections would read files of a stranger's choice."""
+        if not self.trusted:
+            parts = [part for keys, part in self.components.items() if keys[0] in sections]
+            named = [value for part in parts for value in part.options.values() if isinstance(value, Path)]
+            refuse(named, str(self.source), FILES)
 
     @property
     def fingerprint(self) -> str:
@@ -258,7 +262,7 @@ def load_pipeline(
         place = document.tree.mapping["training"].mapping["start_from"].place
         start = {"start_from": absolute(pipeline.training.start_from, place)}
         pipeline = pipeline.model_copy(update={"training": pipeline.training.model_copy(update=start)})
-    return ResolvedPipeline(pipeline.name, path, pipeline, components, shapes, host)
+    return ResolvedPipeline(pipeline.name, path, pipeline, components, shapes, host, document.trusted)
 
 
 def load_pipeline_text(
@@ -281,7 +285,8 @@ def load_pipeline_text(
         path = Path(scratch) / f"{name}.yaml"
         path.write_text(text, encoding="utf-8")
         try:
-            return load_pipeline(path, overrides, host, trust=trust, source=source, generated=True)
+            found = load_pipeline(path, overrides, host, trust=trust, source=source, generated=True)
+            return replace(found, source=Path(source or path.name))
         except ConfigError as error:  # the scratch file means nothing to anybody
             places = [
                 (problem, (problem.where or "").replace(str(path), source or path.name)) for problem in error.problems

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import recon_toolkit
@@ -46,15 +46,37 @@ class Document:
         plugins: the plugin files it names, absolute, each with its place.
         problems: what was wrong on the way; the tree is as good as it can be.
         whole: every file that is extended could be read.
-        foreign: the plugin files that a stored pipeline of somebody else names, and whether it is trusted.
+        foreign: the plugin files that a stored pipeline of somebody else names.
+        trusted: whether all of it is the user's own, or let in.
     """
 
     tree: Entry
     plugins: tuple[tuple[Path, Place], ...]
     problems: tuple[ReconError, ...]
     whole: bool
-    foreign: tuple[Path, ...] = ()
-    trusted: bool = False
+    foreign: tuple[Path, ...]
+    trusted: bool
+
+
+@dataclass
+class _Gathered:
+    """What is gathered on the way through files that extend one another, besides their trees.
+
+    Args:
+        host, trust: as for :func:`gather`.
+        plugins, foreign: the plugin files of the user's own files, and of other people's.
+        problems: what was wrong.
+        gaps: the files whose ``extends`` leads nowhere.
+        strangers: the files that are somebody else's.
+    """
+
+    host: PluginHost
+    trust: bool | None
+    plugins: dict[Path, Place] = field(default_factory=dict)
+    foreign: dict[Path, Place] = field(default_factory=dict)
+    problems: list[ReconError] = field(default_factory=list)
+    gaps: list[Path] = field(default_factory=list)
+    strangers: list[Path] = field(default_factory=list)
 
 
 def builtin_config_dir() -> Path:
@@ -158,11 +180,8 @@ def gather(
     Raises:
         ConfigError: the file itself cannot be read at all.
     """
-    problems: list[ReconError] = []
-    plugins: dict[Path, Place] = {}
-    gaps: list[Path] = []
-    foreign: dict[Path, Place] = {}
-    tree = _chain(path, host, (), plugins, problems, gaps, foreign, trust)
+    way = _Gathered(host, trust)
+    tree, problems = _chain(path, (), way), way.problems
     for layer in layers:
         tree, found = merge(tree, layer)
         problems += found
@@ -176,61 +195,49 @@ def gather(
         if "extends" in over.mapping:
             problems.append(ReconError("'extends' can only stand in a file", where=str(over.mapping["extends"].place)))
             over.mapping.pop("extends")
-        _take_plugins(over, Path.cwd(), plugins, problems)
+        _take_plugins(over, Path.cwd(), way.plugins, problems)
         tree, found = merge(tree, over)
         problems += found
-    return Document(
-        tree, tuple(plugins.items()), tuple(problems), whole=not gaps, foreign=tuple(foreign), trusted=trust is True
-    )
+    trusted = bool(trust) or not way.strangers
+    plugins = way.plugins | way.foreign if trust else way.plugins
+    return Document(tree, tuple(plugins.items()), tuple(problems), not way.gaps, tuple(way.foreign), trusted)
 
 
-def _chain(
-    path: Path,
-    host: PluginHost,
-    below: tuple[Path, ...],
-    plugins: dict[Path, Place],
-    problems: list[ReconError],
-    gaps: list[Path],
-    foreign: dict[Path, Place],
-    trust: bool | None,
-) -> Entry:
-    """The file at ``path`` laid over what it extends; ``below`` are the files that extend it.
-
-    Fills ``plugins``, ``problems``, ``gaps``, the files whose ``extends`` leads nowhere, and ``foreign``.
-    """
+def _chain(path: Path, below: tuple[Path, ...], way: _Gathered) -> Entry:
+    """The file at ``path`` laid over what it extends; ``below`` are the files that extend it. Fills ``way``."""
     tree, found = read(path)
-    problems += found
+    way.problems += found
     stored = is_stored(path)
-    own = is_sealed(path) if stored else trust is None
-    _take_plugins(tree, path.parent, plugins if own else foreign, problems)
-    if trust:
-        plugins |= foreign
+    own = is_sealed(path) if stored else way.trust is None
+    if not own:
+        way.strangers.append(path)
+    _take_plugins(tree, path.parent, way.plugins if own else way.foreign, way.problems)
     extends = tree.mapping.pop("extends", None)
-    if (stored or trust is not None) and extends is not None and extends.value is not None:
+    if (stored or way.trust is not None) and extends is not None and extends.value is not None:
         message = f"a stored pipeline is whole and extends nothing: {extends.value!r} was not read"
         remedy = "remove the line, or start from a pipeline of your own"
         raise ConfigError([ReconError(message, where=str(extends.place), remedy=remedy)])
     if extends is None or extends.value is None:
         # Nothing lies below, so a null here takes away nothing.
         joined, found = merge(Entry({}, tree.place), tree)
-        problems += found
+        way.problems += found
         return joined
     where = extends.place
     try:
         if not isinstance(extends.value, str):
             raise ConfigError([ReconError("'extends' is the name or the path of one pipeline", where=str(where))])
-        parent = find_pipeline(extends.value, host, base=path.parent, where=where)
+        parent = find_pipeline(extends.value, way.host, base=path.parent, where=where)
         if parent in (*below, path):
             circle = " -> ".join(shown(each) for each in (*below, path, parent))
             raise ConfigError([ReconError(f"'extends' goes in a circle: {circle}", where=str(where))])
-        base = _chain(parent, host, (*below, path), plugins, problems, gaps, foreign, trust)
+        base = _chain(parent, (*below, path), way)
     except ConfigError as error:
-        problems += error.problems
-        gaps.append(path)
+        way.problems += error.problems
+        way.gaps.append(path)
         return tree
     base.mapping.pop("description", None)  # it describes the parent
     joined, found = merge(base, tree)
-    problems += found
+    way.problems += found
     return joined
 
 

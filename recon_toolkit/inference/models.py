@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline_text
-from recon_toolkit.config.stored import FILES, PIPELINE, is_sealed, refuse
 from recon_toolkit.errors import CheckpointError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.nearest import suggestion
@@ -32,14 +31,12 @@ class TrainedModel:
         resolved: its pipeline.
         source: where the weights came from, for people.
         device: where it is.
-        trusted: whether files that its losses name may be read.
     """
 
     network: nn.Module
     resolved: ResolvedPipeline
     source: str
     device: torch.device
-    trusted: bool = True
 
     @property
     def camera(self) -> Camera:
@@ -56,7 +53,7 @@ class TrainedModel:
         weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
         host = self.resolved.host
         text, name, plugins = self.resolved.to_yaml(), self.resolved.name, (host.files, host.disabled)
-        return _built_again, (text, name, weights, plugins, self.source, str(self.device), self.trusted)
+        return _built_again, (text, name, weights, plugins, self.source, str(self.device), self.resolved.trusted)
 
     def reconstruct(self, images: Tensor) -> Reconstruction:
         """What the model sees in images (B, 3, H, W) in [0, 1], H = W = image_size, on its device."""
@@ -74,10 +71,10 @@ def _built_again(
     device: str,
     trusted: bool,
 ) -> TrainedModel:
-    resolved = load_pipeline_text(text, name, [], load_plugins(*plugins), trust=False, source=source)
+    resolved = load_pipeline_text(text, name, [], load_plugins(*plugins), trust=trusted, source=source)
     network = build_model(resolved)
     files.load_weights(network, weights, source)
-    return TrainedModel(network.to(device).eval(), resolved, source, torch.device(device), trusted)
+    return TrainedModel(network.to(device).eval(), resolved, source, torch.device(device))
 
 
 @dataclass(frozen=True)
@@ -157,8 +154,7 @@ def load_model(
             where=source,
             remedy="name one that does",
         )
-    own = trust or model is not None or (run is not None and is_sealed(Path(run) / PIPELINE))
-    return TrainedModel(network, resolved, source, next(network.parameters()).device, own or not named)
+    return TrainedModel(network, resolved, source, next(network.parameters()).device)
 
 
 def _bundled(name: str | None, host: PluginHost) -> BundledModel:
@@ -183,8 +179,6 @@ def _load_weights(path: Path, host: PluginHost, trust: bool) -> tuple[nn.Module,
         raise CheckpointError("is a folder, not a weights file", where=str(path), remedy="name a run with --run")
     stored = files.load_checkpoint(path)
     resolved = load_pipeline_text(stored.pipeline, path.stem, [], host, trust=trust, source=str(path))
-    if not trust:
-        refuse(resolved.files_named("model", "encoders", "renderer"), str(path), FILES)
     network = build_model(resolved)
     files.load_weights(network, {name: tensor.float() for name, tensor in stored.weights.items()}, str(path))
     return network, resolved

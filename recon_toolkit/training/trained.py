@@ -9,7 +9,7 @@ from torch import nn
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
-from recon_toolkit.config.stored import FILES, PIPELINE, is_sealed, refuse
+from recon_toolkit.config.stored import PIPELINE
 from recon_toolkit.errors import CheckpointError
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.training import checkpoint as files
@@ -37,8 +37,6 @@ def load_run(
         )
     found, source = files.inference_checkpoint(run)
     resolved = load_pipeline(recorded, [], host, trust=trust)
-    if not (trust or is_sealed(recorded)):
-        refuse(resolved.files_named("model", "encoders", "renderer"), str(recorded), FILES)
     model = build_model(resolved)
     files.load_weights(model, found.weights, str(source))
     return model.to(device).eval(), resolved
