@@ -21,11 +21,7 @@ def cache_root() -> Path:
     made or written to, as for a user without a home in a container, it is a folder of the user's own under the
     temporary one, and a note says so once.
     """
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        base = Path(configured) if os.path.isabs(configured) else Path.home() / ".cache"
-    except RuntimeError:  # there is no home at all
-        base = None
+    base = _user_folder("XDG_CACHE_HOME", ".cache")
     if base is not None and _can_hold(base):
         return base / "recon-toolkit"
     folder = private_temporary()
@@ -33,6 +29,21 @@ def cache_root() -> Path:
         return (base or Path(tempfile.gettempdir())) / "recon-toolkit"
     _say_once(base, folder)
     return folder
+
+
+def config_root() -> Path | None:
+    """``$XDG_CONFIG_HOME/recon-toolkit``, or ``~/.config/recon-toolkit``; not created here. None without a home."""
+    base = _user_folder("XDG_CONFIG_HOME", ".config")
+    return None if base is None else base / "recon-toolkit"
+
+
+def _user_folder(variable: str, below_home: str) -> Path | None:
+    """The folder that a variable of the XDG specification names, or its default; None where there is no home."""
+    configured = os.environ.get(variable, "")
+    try:
+        return Path(configured) if os.path.isabs(configured) else Path.home() / below_home
+    except RuntimeError:
+        return None
 
 
 def private_temporary() -> Path | None:
@@ -51,11 +62,8 @@ def private_temporary() -> Path | None:
 
 def settle_matplotlib() -> None:
     """Give matplotlib a folder of its own where it has none in the home folder; else it complains at every start."""
-    try:
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home())
-    except RuntimeError:
-        home = Path(os.devnull)
-    folder = None if _can_hold(home) else private_temporary()
+    base = _user_folder("XDG_CONFIG_HOME", ".config")
+    folder = None if base is not None and _can_hold(base) else private_temporary()
     if folder is not None:
         os.environ.setdefault("MPLCONFIGDIR", str(folder / "matplotlib"))
 

@@ -144,9 +144,9 @@ def remove_partials(folder: Path, *, of: str = "*", idle: float = 0.0) -> None:
                     path.unlink()
 
 
-def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
+def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False, ascii_only: bool = True) -> str:
     """Plain data as JSON, which knows neither NaN nor infinity: such numbers become null."""
-    return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, allow_nan=False)
+    return json.dumps(_finite(value), indent=indent, sort_keys=sort_keys, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -70,7 +70,7 @@ def _quota() -> int | None:
         lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
         return None
-    quotas = []
+    quotas: list[float | None] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
@@ -78,10 +78,11 @@ def _quota() -> int | None:
         root = _CGROUPS / "cpu" if controllers else _CGROUPS
         group = root / path.lstrip("/")
         for folder in (group, *group.parents):
-            quotas += [q for q in (_read_quota(folder),) if q is not None]
+            quotas.append(_read_quota(folder))
             if folder == root:
                 break
-    return max(1, math.ceil(min(quotas))) if quotas else None
+    limits = [quota for quota in quotas if quota is not None]
+    return max(1, math.ceil(min(limits))) if limits else None
 
 
 def _read_quota(folder: Path) -> float | None:

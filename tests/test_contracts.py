@@ -138,12 +138,12 @@ def test_a_look_at_the_parts_leaves_the_model_as_it_was(tiny):
 
     from recon_toolkit import build_model
     from recon_toolkit.structures import Batch
-    from recon_toolkit.training.first_look import named_parts
+    from recon_toolkit.training.first_look import watched_parts
 
     resolved = load_pipeline(tiny)
     model = build_model(resolved)
     before, renderer = list(model.state_dict()), model.renderer
-    with named_parts(model, resolved):
+    with watched_parts(model, resolved):
         model(Batch(image=torch.rand(2, 3, 32, 32), index=torch.zeros(2)))
     assert list(model.state_dict()) == before and model.renderer is renderer
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())

@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -158,7 +159,7 @@ def _hoist_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for word in words:
         if word in GLOBAL_FLAGS or word.partition("=")[0] in GLOBAL_OPTIONS:
             flags.append(word)
-            flags += [value for value in (next(words, None),) if value is not None] if word in GLOBAL_OPTIONS else []
+            flags += islice(words, 1) if word in GLOBAL_OPTIONS else ()
         else:
             rest.append(word)
     return flags, [*rest, *arguments[end:]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recon_toolkit.files import json_text
 from recon_toolkit.progress import Progress
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def torch_device(name: str) -> str:
 def print_json(value: Any) -> None:
     """Print a dataclass, a pydantic model or plain data as JSON; a number that is not finite becomes null."""
     unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=not unicode, allow_nan=False))
+    print(json_text(_plain(value), indent=2, ascii_only=not unicode))
 
 
 def print_table(rows: Sequence[Sequence[str]], indent: str = "") -> None:
@@ -136,8 +135,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str | int | bool) or value is None:
+    if isinstance(value, str | int | float | bool) or value is None:
         return value
     return _plain(value.item()) if hasattr(value, "item") else str(value)

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from recon_toolkit.cache import config_root
 from recon_toolkit.errors import ConfigError, ReconError
 
 #: A run's own record of its pipeline, and the file that seals it.
@@ -60,10 +61,11 @@ def _code(key: bytes, path: Path) -> str:
 
 def _key(make: bool) -> bytes | None:
     """This user's key, made at the first run; None if there is none and none can be kept."""
-    configured = os.environ.get("XDG_CONFIG_HOME", "")
+    folder = config_root()
+    if folder is None:
+        return None
+    path = folder / "run-key"
     try:
-        base = Path(configured) if os.path.isabs(configured) else Path.home() / ".config"
-        path = base / "recon-toolkit" / "run-key"
         if not path.is_file():
             if not make:
                 return None
@@ -72,5 +74,5 @@ def _key(make: bool) -> bytes | None:
                 file.write(secrets.token_bytes(32))
         key = path.read_bytes()
         return key if len(key) == 32 else None
-    except (OSError, RuntimeError):  # no home, or one that cannot be written to
+    except OSError:  # a home that cannot be written to
         return None

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import size_of
+from recon_toolkit.shapes.limits import npy_header
 
 EXR, PFM, ARRAYS = ".exr", ".pfm", (".npy", ".npz")
 #: Members of an ``.npz`` that are looked at.
@@ -75,9 +76,7 @@ def read_array(path: Path, *, limit: int) -> NDArray[Any]:
 
 def _checked_header(file: IO[bytes], path: Path, limit: int) -> int:
     """Bytes of the values that an ``.npy`` stream's header announces; the stream then stands behind the header."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, dtype = npy_header(file)
     if dtype.hasobject:
         raise ValueError("it holds pickled objects, which are never read")
     if not (np.issubdtype(dtype, np.number) or dtype == np.bool_) or np.issubdtype(dtype, np.complexfloating):

@@ -9,6 +9,7 @@ from pathlib import Path
 from recon_toolkit.data.decode import DEPTH_SUFFIXES
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import size_of
+from recon_toolkit.shapes.limits import npy_header
 
 #: Suffixes that may also be of other shapes; which of them a file is, its arrays say.
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -39,11 +40,7 @@ def is_depth_map(path: Path) -> bool:
 
 def _is_map(head: bytes) -> bool:
     """Whether the array whose file starts so is (H, W) of numbers, and no list of points (N, 3)."""
-    from numpy.lib import format as npy
-
-    file = io.BytesIO(head)
-    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, dtype = npy_header(io.BytesIO(head))
     if len(shape) == 3 and 1 in (shape[0], shape[2]):
         shape = tuple(side for k, side in enumerate(shape) if k != (0 if shape[0] == 1 else 2))
     return len(shape) == 2 and shape[1] != 3 and min(shape) > 1 and dtype.kind in "fiu"

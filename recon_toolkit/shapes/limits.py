@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 import zipfile
-from typing import IO
+from typing import IO, Any
+
+import numpy as np
 
 from recon_toolkit.errors import DataError
 
@@ -75,6 +78,20 @@ def _limited(file: IO[bytes], name: str) -> bytes:
     return b"".join(chunks)
 
 
+def npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array of an ``.npy`` stream, which then stands behind the header.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    from numpy.lib import format as npy
+
+    # Version 3 differs from 2 only in how names of fields are encoded, and here there are none.
+    read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
 def check_npy(data: bytes) -> None:
     """Compare what an ``.npy`` claims with what is there, before an array of the claimed size is made.
 
@@ -82,18 +99,11 @@ def check_npy(data: bytes) -> None:
         DataError: it claims more values than it has bytes for, or holds Python objects.
         ValueError: it is no such file.
     """
-    from numpy.lib import format as npy
-
     file = io.BytesIO(data)
-    version = npy.read_magic(file)
-    # Version 3 differs from 2 only in how names of fields are encoded, and here there are none.
-    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, dtype = npy_header(file)
     if dtype.hasobject:
         raise DataError("holds Python objects, which are not read", remedy="save numbers")
-    count = 1
-    for side in shape:
-        count *= int(side)
+    count = math.prod(shape)
     present = len(data) - file.tell()
     if count * dtype.itemsize > present:
         raise DataError(

@@ -25,7 +25,7 @@ class _Seen:
 
 
 @contextmanager
-def named_parts(model: nn.Module, resolved: ResolvedPipeline) -> Iterator[None]:
+def watched_parts(model: nn.Module, resolved: ResolvedPipeline) -> Iterator[None]:
     """Name the part of a model that raises in the block, or that gives what cannot be right, with both shapes.
 
     Raises:

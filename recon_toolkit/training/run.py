@@ -30,7 +30,7 @@ from recon_toolkit.training.budget import FILE as BUDGET
 from recon_toolkit.training.budget import recorded_steps, steps_given
 from recon_toolkit.training.environment import Environment, environment
 from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
-from recon_toolkit.training.first_look import check_output, named_parts
+from recon_toolkit.training.first_look import check_output, watched_parts
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
 from recon_toolkit.training.objective import Objective
@@ -188,7 +188,7 @@ def _check_terms(model: nn.Module, objective: Objective, resolved: ResolvedPipel
     if tuple(getattr(model, "batch_fields", ())) == ("image",):
         model.eval()  # statistics of a batch of one mean nothing
         size = resolved.pipeline.image_size
-        with torch.no_grad(), named_parts(model, resolved):
+        with torch.no_grad(), watched_parts(model, resolved):
             output = model(Batch(image=torch.full((2, 3, size, size), 0.5), index=torch.zeros(2)))
             check_output(output, resolved)
             objective.check(output)
@@ -296,7 +296,7 @@ def _announce(trainer: Trainer, resolved: ResolvedPipeline, precision: Precision
     def loss(images: int) -> Tensor:
         batch = trainer.batch(0)
         part = batch.rows(0, images)
-        with named_parts(trainer.model, resolved), trainer.fabric.autocast():
+        with watched_parts(trainer.model, resolved), trainer.fabric.autocast():
             output = trainer.model(part)
             check_output(output, resolved)
         trainer.objective.check(output)
