@@ -44,6 +44,9 @@ class Detection:
         score: how sure the detector is; higher is surer, comparable within one detector only.
         label: what it is, e.g. ``human`` or ``cat``.
         mask: (H, W) bool, where in the image it is; None where the detector does not say.
+        yaw: how far it is turned about the vertical axis, in degrees, positive towards the picture's right; None where
+            the detector does not say.
+        roll: how far it is tilted in the picture, in degrees, clockwise; None likewise.
     """
 
     x: float
@@ -53,6 +56,8 @@ class Detection:
     score: float
     label: str
     mask: NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    yaw: float | None = None
+    roll: float | None = None
 
     @property
     def centre(self) -> tuple[float, float]:

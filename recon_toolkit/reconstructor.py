@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recon_toolkit.config.options import signature_of
 from recon_toolkit.config.pipeline import resolve_component
 from recon_toolkit.detection import Detector, build_detector, found_noun
 from recon_toolkit.errors import PluginError
@@ -34,6 +35,8 @@ def load_detector(name: str, host: PluginHost, settings: Sequence[str] = ()) -> 
     """
     if name == AUTO:
         found = [entry for entry in host.registry.all() if entry.kind == "detector"]
+        if len(found) > 1:  # one that must be told something cannot be meant where nothing was said
+            found = [entry for entry in found if not signature_of(entry).required]
         chosen = host.default_of(found)
         if chosen is None:
             names = ", ".join(entry.name for entry in found)

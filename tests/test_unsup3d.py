@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from recon_unsup3d.losses import Perceptual, depth_smoothness, photometric
+from recon_unsup3d.losses import depth_smoothness, photometric
+from recon_unsup3d.perceptual import Perceptual
 from recon_unsup3d.model import Unsup3D
 from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor
 

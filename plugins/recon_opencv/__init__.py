@@ -11,3 +11,4 @@ from recon_toolkit import Component, hookimpl
 def recon_components() -> Iterator[Component]:
     """The detectors."""
     yield Component("detector", "haar-faces", "recon_opencv.detector:HaarFaces", "Faces of people and cats.")
+    yield Component("detector", "yunet", "recon_opencv.yunet:YuNet", "Faces of people, by a network that you bring.")

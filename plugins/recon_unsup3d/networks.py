@@ -120,6 +120,9 @@ class ConvAutoencoder(nn.Module):
             then all images get one answer. 0.2 keeps them alive.
         last_kernel: side of the last two kernels, 5 in the paper.
         last_width: channels of the layers at full size, which take most of the network's time; ``width`` if not given.
+        upsampling: how the decoder doubles its maps: ``transposed``, a transposed convolution with a kernel of 4 as in
+            the paper, which can leave a checkerboard (Odena et al. 2016), or ``nearest``, doubling and a kernel of 3,
+            which cannot.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class ConvAutoencoder(nn.Module):
         bottleneck_slope: float = 0.0,
         last_kernel: Literal[3, 5] = 5,
         last_width: int | None = None,
+        upsampling: Literal["transposed", "nearest"] = "transposed",
     ) -> None:
         super().__init__()
         for channels_of in (width, last_width or width):
@@ -144,7 +148,8 @@ class ConvAutoencoder(nn.Module):
         layers += [nn.ConvTranspose2d(latent, channels[-1], 4, bias=False), _rectifier(bottleneck_slope)]
         layers += [_same(channels[-1], channels[-1], 3), _rectifier(bottleneck_slope)]
         for cin, cout in zip(channels[:0:-1], channels[-2::-1], strict=True):
-            layers += [_up(cin, cout), _norm(cout), nn.ReLU(inplace=True)]
+            up = _up(cin, cout) if upsampling == "transposed" else _DoubledConv(cin, cout, 3, bias=False)
+            layers += [up, _norm(cout), nn.ReLU(inplace=True)]
             layers += [_same(cout, cout, 3), _norm(cout), nn.ReLU(inplace=True)]
         # Doubling has no weights, but a place in the numbering of published ones.
         last = last_width or width
