@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_toolkit.config.options import signature_of
 from recon_toolkit.config.pipeline import resolve_component
 from recon_toolkit.detection import Detector, build_detector, found_noun
 from recon_toolkit.errors import PluginError
 from recon_toolkit.inference.batch import reconstructed, stacked
-from recon_toolkit.inference.models import TrainedModel, load_model
+from recon_toolkit.inference.models import TrainedModel, load_model, read_pathways
 from recon_toolkit.inference.pictures import Crop, Finder, Source, as_batch, pixels_of
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.result import Result
@@ -35,9 +34,10 @@ def load_detector(name: str, host: PluginHost, settings: Sequence[str] = ()) -> 
     """
     if name == AUTO:
         found = [entry for entry in host.registry.all() if entry.kind == "detector"]
-        if len(found) > 1:  # one that must be told something cannot be meant where nothing was said
-            found = [entry for entry in found if not signature_of(entry).required]
         chosen = host.default_of(found)
+        if chosen is None and found:
+            named = [contents.detector for _, contents in read_pathways(host)]
+            chosen = next((entry for name in named for entry in found if entry.name == name), None)
         if chosen is None:
             names = ", ".join(entry.name for entry in found)
             raise PluginError(

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from recon_unsup3d.losses import depth_smoothness, photometric
-from recon_unsup3d.perceptual import Perceptual
 from recon_unsup3d.model import Unsup3D
 from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor
+from recon_unsup3d.perceptual import Perceptual
 
 from recon_toolkit import Batch
 from recon_toolkit.errors import ReconError

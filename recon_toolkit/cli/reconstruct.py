@@ -106,6 +106,7 @@ def reconstruct(
     from recon_toolkit.inference.batch import Refinement, reconstruct_files
     from recon_toolkit.inference.models import load_model
     from recon_toolkit.inference.outputs import Outputs
+    from recon_toolkit.inference.pathways import Pathways, load_pathways
     from recon_toolkit.inference.pictures import Finder
     from recon_toolkit.inference.reading import VideoFrames
     from recon_toolkit.reconstructor import detector_for
@@ -114,15 +115,17 @@ def reconstruct(
     outputs = Outputs(kinds, size=size, texture=texture, height=height, video=video)
     chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
-    trained = load_model(run=run, weights=weights, model=model, device=chosen, host=host, trust=trust)
-    finder = Finder(
-        trained.image_size, detector_for(trained, detector, host, detector_set or ()) if detect else None, faces
-    )
+    if run is None and weights is None and model is None:
+        models = load_pathways(host, chosen)
+    else:
+        models = Pathways(load_model(run=run, weights=weights, model=model, device=chosen, host=host, trust=trust))
+    search = detector_for(models.default, detector, host, detector_set or ()) if detect else None
+    finder = Finder(models.default.image_size, search, faces, models.size_of)
     if out is None:
         out = Path("reconstructions") if run is None else run / "reconstructions"
     with progress_of(context) as progress:
         report = reconstruct_files(
-            trained,
+            models,
             inputs,
             out,
             finder=finder,

@@ -46,11 +46,6 @@ class Signature:
     names: tuple[str, ...]
     supplied: frozenset[str]
 
-    @property
-    def required(self) -> bool:
-        """Whether it has an option without a default."""
-        return any(field.is_required() for field in self.options.model_fields.values())
-
 
 def signature_of(entry: Registered) -> Signature:
     """Import a component and read its options off its signature.

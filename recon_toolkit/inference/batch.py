@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from recon_toolkit.inference.folder import CONTACT_SHEET, PAGE, RECORD, Names, c
 from recon_toolkit.inference.inputs import find_sources
 from recon_toolkit.inference.models import TrainedModel
 from recon_toolkit.inference.outputs import Outputs, write_outputs
+from recon_toolkit.inference.pathways import Pathways
 from recon_toolkit.inference.pictures import Crop, Finder
 from recon_toolkit.inference.reading import VideoFrames, failed, read_crops
 from recon_toolkit.inference.report import Failed, Reconstructed, ReconstructionReport, RefinementGain
@@ -64,7 +66,7 @@ class _Written:
 
 
 def reconstruct_files(
-    trained: TrainedModel,
+    trained: TrainedModel | Pathways,
     arguments: Sequence[str | Path],
     out: str | Path,
     *,
@@ -81,7 +83,7 @@ def reconstruct_files(
     listed in the report and the others are done. The report is also kept in the output folder.
 
     Args:
-        trained: the model.
+        trained: the model, or several by label.
         arguments: files, folders and patterns.
         out: the folder for the results: new, empty, or of an earlier call.
         finder: how crops are found in pictures.
@@ -98,11 +100,12 @@ def reconstruct_files(
     started = time.monotonic()
     out, outputs = Path(out), outputs or Outputs()
     outputs.check()
+    models = trained if isinstance(trained, Pathways) else Pathways(trained)
     steps = 0 if refinement is None else refinement.steps
     if steps:
         from recon_toolkit.inference.refine import objective_of
 
-        objective_of(trained)  # what cannot be refined is known before pictures are read
+        objective_of(models.default)  # what cannot be refined is known before pictures are read
     sources, missing = find_sources(arguments)
     if not sources:
         raise _nothing(missing)
@@ -119,8 +122,8 @@ def reconstruct_files(
         )
         if steps and refinement is not None:
             found = list(found)
-            trained, gain = _refined(trained, found, refinement, progress)
-        _run(trained, found, out, outputs, batch_size, Names(sources), written)
+            models, gain = _refined(models, found, refinement, progress)
+        _run(models, found, out, outputs, batch_size, Names(sources), written)
         if not written.done:
             raise _nothing(written.failed)
         page = _write_page(out, written, outputs) if outputs.wants("page") else None
@@ -128,7 +131,7 @@ def reconstruct_files(
         save_png(out / CONTACT_SHEET, overview(sheet, rows=[result.name for result in written.shown]))
         report = ReconstructionReport(
             out=legible(out),
-            model=trained.source,
+            model=models.source,
             contact_sheet=legible(out / CONTACT_SHEET),
             page=None if page is None else legible(page),
             reconstructed=written.done,
@@ -146,18 +149,47 @@ def _nothing(reasons: Sequence[Failed]) -> DataError:
 
 
 def _refined(
-    trained: TrainedModel, found: Iterable[Crop | Failed], refinement: Refinement, progress: Progress
-) -> tuple[TrainedModel, RefinementGain | None]:
+    models: Pathways, found: Iterable[Crop | Failed], refinement: Refinement, progress: Progress
+) -> tuple[Pathways, RefinementGain | None]:
+    """Each model adapted to the objects that it reconstructs; the gain is that of all, by their numbers of objects."""
     from recon_toolkit.inference.refine import refined
 
     crops = [item for item in found if isinstance(item, Crop)]
-    if not crops:
-        return trained, None
-    return refined(trained, stacked(crops), refinement.steps, seed=refinement.seed, progress=progress)
+    adapted: dict[str | None, TrainedModel] = {}
+    gains: list[tuple[int, RefinementGain]] = []
+    for group in _by_model(crops, models):
+        model, gain = refined(
+            models.of(group[0].label), stacked(group), refinement.steps, seed=refinement.seed, progress=progress
+        )
+        adapted |= dict.fromkeys((crop.label for crop in group), model)
+        gains.append((len(group), gain))
+    if not gains:
+        return models, None
+    total = sum(count for count, _ in gains)
+    gain = RefinementGain(
+        steps=refinement.steps,
+        loss_before=sum(count * gain.loss_before for count, gain in gains) / total,
+        loss_after=sum(count * gain.loss_after for count, gain in gains) / total,
+        kept=any(gain.kept for _, gain in gains),
+    )
+    default = adapted.pop(None, models.default)
+    return Pathways(default, {label: partial(_same, model) for label, model in adapted.items() if label}), gain
+
+
+def _same(model: TrainedModel) -> TrainedModel:
+    return model
+
+
+def _by_model(crops: Sequence[Crop], models: Pathways) -> list[list[Crop]]:
+    """Crops that go to one model together, in the order of their first ones."""
+    groups: dict[int, list[Crop]] = {}
+    for crop in crops:
+        groups.setdefault(id(models.of(crop.label)), []).append(crop)
+    return list(groups.values())
 
 
 def _run(
-    trained: TrainedModel,
+    models: Pathways,
     found: Iterable[Crop | Failed],
     out: Path,
     outputs: Outputs,
@@ -169,12 +201,13 @@ def _run(
     stop = threading.Event()
 
     def work(crops: Sequence[tuple[Crop, str]]) -> list[tuple[Reconstructed, Result] | Failed]:
-        results = reconstructed(trained, [crop for crop, _ in crops])
+        model = models.of(crops[0][0].label)
+        results = reconstructed(model, [crop for crop, _ in crops])
         done: list[tuple[Reconstructed, Result] | Failed] = []
         for result, (crop, name) in zip(results, crops, strict=True):
             if stop.is_set():
                 break
-            done.append(_write(replace(result, name=name), crop, out, outputs))
+            done.append(_write(replace(result, name=name), crop, model.source, out, outputs))
         return done
 
     threads = torch.get_num_threads()
@@ -182,15 +215,16 @@ def _run(
         running: deque[Future[list[tuple[Reconstructed, Result] | Failed]]] = deque()
         for crops, broken in _batches(found, batch_size):
             written.failed += broken
-            if crops:
-                running.append(pool.submit(work, [(crop, names.of(crop)) for crop in crops]))
+            named = {id(crop): names.of(crop) for crop in crops}
+            for group in _by_model(crops, models):
+                running.append(pool.submit(work, [(crop, named[id(crop)]) for crop in group]))
             while len(running) > 2 * threads:  # the slowest part sets the pace, not the memory
                 written.take(running.popleft().result())
         while running:
             written.take(running.popleft().result())
 
 
-def _write(result: Result, crop: Crop, out: Path, outputs: Outputs) -> tuple[Reconstructed, Result] | Failed:
+def _write(result: Result, crop: Crop, model: str, out: Path, outputs: Outputs) -> tuple[Reconstructed, Result] | Failed:
     folder, source = out / result.name, crop.source
     try:
         write_outputs(result, folder, outputs, page=outputs.wants("pages"))
@@ -198,7 +232,14 @@ def _write(result: Result, crop: Crop, out: Path, outputs: Outputs) -> tuple[Rec
         raise
     except DataError as error:
         return failed(source, error)
-    entry = Reconstructed(image=legible(source.path), folder=legible(folder), frame=source.frame, box=crop.box)
+    entry = Reconstructed(
+        image=legible(source.path),
+        folder=legible(folder),
+        frame=source.frame,
+        box=crop.box,
+        label=crop.label,
+        model=model,
+    )
     return entry, result
 
 
@@ -243,13 +284,26 @@ def as_tensor(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
 
 
 def joined(parts: Sequence[Reconstruction]) -> Reconstruction:
-    """Several batches as one."""
-    together: dict[str, Any] = {
-        f.name: torch.cat([getattr(part, f.name) for part in parts])
-        for f in fields(Reconstruction)
-        if isinstance(getattr(parts[0], f.name), Tensor)
-    }
+    """Several batches as one, at the size of the first; without what some of them lack."""
+    size = parts[0].image.shape[-1]
+    together: dict[str, Any] = {}
+    for name in (f.name for f in fields(Reconstruction)):
+        values = [getattr(part, name) for part in parts]
+        if all(isinstance(value, Tensor) for value in values):
+            together[name] = torch.cat([_at_size(value, size) for value in values])
+        elif isinstance(values[0], Tensor):
+            together[name] = None
     return replace(parts[0], **together)
+
+
+def _at_size(value: Tensor, size: int) -> Tensor:
+    """A map (B, H, W) or (B, C, H, W) of any number type at size × size; anything else as it is."""
+    if value.ndim < 3 or value.shape[-1] == size or value.shape[-1] != value.shape[-2]:
+        return value
+    maps = value.float() if value.ndim == 4 else value.float()[:, None]
+    resized = torch.nn.functional.interpolate(maps, (size, size), mode="bilinear", align_corners=True)
+    resized = resized if value.ndim == 4 else resized[:, 0]
+    return resized > 0.5 if value.dtype == torch.bool else resized.to(value.dtype)
 
 
 def _batches(found: Iterable[Crop | Failed], size: int) -> Iterator[tuple[list[Crop], list[Failed]]]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_model
@@ -109,6 +111,54 @@ def bundled_models(host: PluginHost) -> list[BundledModel]:
     return sorted(found, key=lambda model: (model.name, model.provider))
 
 
+#: Beside a plugin's bundled models: which of them takes what.
+PATHWAYS = "pathways.yaml"
+
+
+class PathwaysFile(BaseModel):
+    """What a plugin says of its bundled models.
+
+    Attributes:
+        default: the model that is used where nothing is named.
+        detector: the detector that is, and that gives the labels.
+        labels: label of a detection → name of the model that reconstructs it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: str | None = None
+    detector: str | None = None
+    labels: dict[str, str] = {}
+
+
+def read_pathways(host: PluginHost) -> list[tuple[str, PathwaysFile]]:
+    """(provider, contents) of every plugin's pathways, those of the toolkit's own plugins first.
+
+    Raises:
+        PluginError: a file cannot be read, or names a model that its plugin does not bring along.
+    """
+    own = {plugin.name for plugin in host.plugins if plugin.own}
+    found = []
+    for provider, folder in sorted(host.model_folders(), key=lambda pair: pair[0] not in own):
+        path = folder / PATHWAYS
+        if not path.is_file():
+            continue
+        try:
+            contents = PathwaysFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise PluginError(
+                f"the pathways of the plugin {provider} cannot be read: {error}", where=str(path)
+            ) from error
+        names = [contents.default, *contents.labels.values()]
+        missing = [name for name in names if name is not None and not (folder / f"{name}.safetensors").is_file()]
+        if missing:
+            raise PluginError(
+                f"the plugin {provider} names the model '{missing[0]}', and does not bring it along", where=str(path)
+            )
+        found.append((provider, contents))
+    return found
+
+
 def load_model(
     *,
     run: str | Path | None = None,
@@ -120,7 +170,8 @@ def load_model(
 ) -> TrainedModel:
     """A trained model: of the run folder ``run``, of the file ``weights``, or the bundled one called ``model``.
 
-    Without any of the three, the bundled model, if there is just one, or one that comes with the toolkit.
+    Without any of the three, the bundled model, if there is just one, or the default of those that come with the
+    toolkit.
 
     Args:
         run: a run folder.
@@ -164,6 +215,10 @@ def _bundled(name: str | None, host: PluginHost) -> BundledModel:
         default = host.default_of(found)
         if default is not None:
             return default
+        for provider, contents in read_pathways(host):
+            for model in found:
+                if (model.provider, model.name) == (provider, contents.default):
+                    return model
         message = "no trained model comes with the installed plugins" if not found else "there are several models"
         remedy = "name a run or a weights file" if not found else f"name one of {', '.join(names)}"
         raise PluginError(message, remedy=remedy)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Crop:
         pixels: (S, S, 3) uint8, what the model sees.
         photo: (P, P, 3) uint8, the same at up to :data:`PHOTO_SIDE` pixels.
         box: x, y, width and height in the picture; None if it was taken as it is.
+        label: what the detector says it is.
     """
 
     source: Source
@@ -63,6 +64,7 @@ class Crop:
     pixels: NDArray[np.uint8]
     photo: NDArray[np.uint8]
     box: tuple[float, float, float, float] | None
+    label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,13 @@ class Finder:
         size: side of the model's images in pixels.
         detector: finds the objects; None takes the largest centred square of each picture as a crop.
         limit: most objects per picture, the best first.
+        size_of: side of the images of the model that a label's objects go to, where there are several models.
     """
 
     size: int
     detector: Detector | None
     limit: int = 50
+    size_of: Callable[[str | None], int] | None = None
 
     @property
     def noun(self) -> str:
@@ -93,7 +97,7 @@ class Finder:
         picture = Image.fromarray(image)
         if self.detector is None:
             box = CentreCrop().box(picture.width, picture.height)
-            return [self._cut(picture, box, source, source.folder, None)]
+            return [self._cut(picture, box, Crop(source, source.folder, image, image, None))]
         found = self.detector(image)[: self.limit]
         if not found:
             raise DataError(
@@ -106,21 +110,22 @@ class Finder:
             box = crop_box(detection, **framing_of(self.detector))
             name = source.folder if len(found) == 1 else f"{source.folder}-{self.noun}{number}"
             place = (box.x, box.y, box.width, box.height)
+            crop = Crop(source, name, image, image, place, detection.label)
             backdrop = getattr(self.detector, "backdrop", None)
             if backdrop is None or detection.mask is None:
-                crops.append(self._cut(picture, box, source, name, place))
+                crops.append(self._cut(picture, box, crop))
             else:
                 alone, moved = _alone(image, detection.mask, backdrop, box)
-                crops.append(self._cut(alone, moved, source, name, place))
+                crops.append(self._cut(alone, moved, crop))
         return crops
 
-    def _cut(
-        self, picture: Image.Image, box: Box, source: Source, name: str, place: tuple[float, float, float, float] | None
-    ) -> Crop:
-        side = min(PHOTO_SIDE, max(self.size, round(box.width)))
-        photo = cut(picture, box, side, source.path)
-        pixels = photo if side == self.size else cut(picture, box, self.size, source.path)
-        return Crop(source, name, np.asarray(pixels), np.asarray(photo), place)
+    def _cut(self, picture: Image.Image, box: Box, crop: Crop) -> Crop:
+        """``crop`` with its pixels: the box of a picture."""
+        size = self.size if self.size_of is None else self.size_of(crop.label)
+        side = min(PHOTO_SIDE, max(size, round(box.width)))
+        photo = cut(picture, box, side, crop.source.path)
+        pixels = photo if side == size else cut(picture, box, size, crop.source.path)
+        return replace(crop, pixels=np.asarray(pixels), photo=np.asarray(photo))
 
 
 def _alone(

@@ -15,6 +15,9 @@ class Reconstructed(BaseModel):
     frame: int | None = None
     #: The crop in the picture: x, y, width and height in pixels; None if the picture was taken as it is.
     box: tuple[float, float, float, float] | None = None
+    #: What the detector says it is, and the model that reconstructed it.
+    label: str | None = None
+    model: str = ""
 
 
 class Failed(BaseModel):
