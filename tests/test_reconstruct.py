@@ -494,16 +494,19 @@ def test_a_refinement_that_does_harm_is_not_kept(reconstructor: Reconstructor) -
         assert (after.network.state_dict()[name] == value).all()
 
 
-def test_refining_needs_losses_without_ground_truth(run_folder: Path) -> None:
+def test_refining_leaves_out_losses_that_need_ground_truth(run_folder: Path) -> None:
     from dataclasses import replace
 
     from recon_toolkit.inference.refine import refined
 
-    trained = load_model(run=run_folder)
+    trained, images = load_model(run=run_folder), torch.rand(1, 3, SIZE, SIZE)
     losses = ["losses.true.name=supervised-depth", "losses.true.weight=1"]
-    supervised = load_pipeline(str(run_folder / "pipeline.yaml"), losses)
-    with pytest.raises(ReconError, match="compare with ground truth"):
-        refined(replace(trained, resolved=supervised), torch.rand(1, 3, SIZE, SIZE), 1)
+    supervised = replace(trained, resolved=load_pipeline(str(run_folder / "pipeline.yaml"), losses))
+    assert refined(supervised, images, 2)[1] == refined(trained, images, 2)[1]
+    others = [f"losses.{name}=null" for name in trained.resolved.pipeline.losses]
+    alone = replace(trained, resolved=load_pipeline(str(run_folder / "pipeline.yaml"), [*losses, *others]))
+    with pytest.raises(ReconError, match="ground truth"):
+        refined(alone, images, 1)
     with pytest.raises(ReconError, match="1 or more steps"):
         refined(trained, torch.rand(0, 3, SIZE, SIZE), 1)
 

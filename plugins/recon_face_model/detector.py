@@ -1,4 +1,4 @@
-"""The detector ``faces``: a small network of our own searches a picture at several sizes, and looks again from nearby."""
+"""The detector ``faces``: a small network searches a picture at several sizes, and looks again from nearby."""
 
 from __future__ import annotations
 

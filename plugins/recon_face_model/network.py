@@ -1,4 +1,4 @@
-"""The small network behind the detector ``faces``: a window of a picture → person, cat or neither, and where exactly."""
+"""The small network behind the detector ``faces``: a window → person, cat or neither, and where exactly."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Mixture:
         for key, part in parts.items():
             if not isinstance(part.get("name"), str):
                 raise DataError(
-                    "a part needs the name of a data set", where=f"dataset.parts.{key}", remedy="e.g. name: image-folder"
+                    "a part needs the name of a data set", where=f"dataset.parts.{key}", remedy="name: image-folder"
                 )
         self.scored = next(iter(parts)) if scored is None else scored
         if self.scored not in parts:

@@ -224,7 +224,9 @@ def _run(
             written.take(running.popleft().result())
 
 
-def _write(result: Result, crop: Crop, model: str, out: Path, outputs: Outputs) -> tuple[Reconstructed, Result] | Failed:
+def _write(
+    result: Result, crop: Crop, model: str, out: Path, outputs: Outputs
+) -> tuple[Reconstructed, Result] | Failed:
     folder, source = out / result.name, crop.source
     try:
         write_outputs(result, folder, outputs, page=outputs.wants("pages"))

@@ -39,20 +39,20 @@ class _State:
 
 
 def objective_of(trained: TrainedModel) -> Objective:
-    """The losses that a model is refined with.
+    """The losses that a model is refined with: those of its pipeline that need no ground truth.
 
     Raises:
-        ReconError: they or the model need ground truth, or a loss cannot be built.
+        ReconError: the model or all its losses need ground truth, or a loss cannot be built.
     """
-    objective = Objective(build_losses(trained.resolved))
-    needs = {*objective.batch_fields, *getattr(trained.network, "batch_fields", ("image",))} - {"image"}
-    if needs:
+    terms = [term for term in build_losses(trained.resolved) if term.batch_fields <= {"image"}]
+    needs = {*getattr(trained.network, "batch_fields", ("image",))} - {"image"}
+    if needs or not terms:
         raise ReconError(
-            f"its losses compare with ground truth ({', '.join(sorted(needs))})",
+            f"{'it takes' if needs else 'all its losses compare with'} ground truth",
             where=trained.source,
             remedy="refine a model that was trained without",
         )
-    return objective
+    return Objective(terms)
 
 
 def refined(
