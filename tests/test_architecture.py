@@ -21,7 +21,7 @@ LAYERS = (
     ("assembly",),
     ("evaluation", "export"),
     ("result", "training", "inference", "reconstructor", "importing"),
-    ("conformance", "demo"),
+    ("conformance", "demo", "preparation"),
     ("bench",),
     ("cli",),
 )

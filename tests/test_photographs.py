@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from torchvision.models import squeezenet1_0, vgg16
 from recon_toolkit import ModelOutput, ReconError
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import DataError
+
+Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +133,40 @@ def test_a_mixture_says_what_does_not_fit(tmp_path: Path) -> None:
         Mixture(parts={"a": {"name": "synthetic-faces"}}, scored="b")
     with pytest.raises(ReconError, match="no option 'cuont'"):
         Mixture(parts={"a": {"name": "synthetic-faces", "cuont": 5}}).open("train", 32, DataContext(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("pipeline", "side"), [("unsup3d-celeba", 60), ("unsup3d-cat", 180)])
+def test_published_pipelines_start_with_torchvisions_cache(
+    pipeline: str, side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recon: Run
+) -> None:
+    """With VGG16 where torchvision keeps it and a folder of crops they run; here with stand-ins for both."""
+    torch.manual_seed(1)
+    cache = tmp_path / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    layers = {f"features.{key}": value for key, value in vgg16(weights=None).features.state_dict().items()}
+    torch.save(layers, cache / "vgg16-397923af.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    generator = np.random.default_rng(0)
+    for split in ("train", "val", "test"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for number in range(2):
+            pixels = generator.integers(0, 255, (side, side, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "data" / split / f"{number}.png")
+    settings = ["training.epochs=null", "training.steps=1", "training.batch_size=2", "image_size=32"]
+    settings += [f"encoders.{name}.width=8" for name in ("depth", "albedo", "light", "view", "confidence")]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    code, _, err = recon(
+        "run",
+        "--pipeline",
+        pipeline,
+        "--data",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        *arguments,
+    )
+    assert code == 0, err
+    assert (tmp_path / "run" / "model.safetensors").is_file()
