@@ -1,4 +1,4 @@
-"""``recon data``: pack, list, preview and make data."""
+"""``recon data``: prepare, pack, list, preview and make data."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from recon_toolkit.cli.common import (
     progress_of,
 )
 from recon_toolkit.cli.plugin_commands import GroupWithPlugins
+from recon_toolkit.cli.prepare import prepare
 
 if TYPE_CHECKING:
     from recon_toolkit.data.packed import PackedImages
@@ -37,7 +38,7 @@ Size = Annotated[int | None, typer.Option("--size", min=8, help="Image size in p
 
 commands = typer.Typer(
     cls=GroupWithPlugins,
-    help="Pack, list, preview and make data.",
+    help="Prepare, pack, list, preview and make data.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,6 +48,9 @@ commands = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.add_typer(commands, name="data")
+
+
+commands.command("prepare")(prepare)
 
 
 @commands.command("pack")
