@@ -112,7 +112,7 @@ def first_alike(
     Returns:
         (N,) int64.
     """
-    values = small.reshape(len(small), -1).astype(np.float32)
+    values = small.reshape(len(small), SMALL_SIDE**2).astype(np.float32)
     values -= values.mean(axis=1, keepdims=True)
     norm = np.linalg.norm(values, axis=1, keepdims=True)
     even = norm < SMALL_SIDE / 2
