@@ -68,7 +68,7 @@ def prepare(
     drop_grey: Annotated[bool, typer.Option("--drop-grey", help="Leave out pictures without colour.")] = False,
     max_outside: Annotated[
         float, typer.Option("--max-outside", min=0, max=1, help="Most of a crop that may lie outside of its picture.")
-    ] = 0.25,
+    ] = 0.2,
     max_yaw: Annotated[
         float | None,
         typer.Option(

@@ -79,7 +79,7 @@ def _seen(
     wanted = [each for each in found if options.label in (None, each.label)]
     if not wanted:
         others = sorted({each.label for each in found})
-        detail = f"what it shows: {', '.join(others)}" if others else None
+        detail = f"shows {', '.join(others)}" if others else None
         return [Seen(_left(plain, "nothing found", detail), _whole(image))]
     given = _Given(detector, wanted)
     crops = Finder(options.size, given, OBJECTS).crops(image, Source(Path(plain.source), "crop"))

@@ -75,7 +75,7 @@ class PrepareOptions(BaseModel):
     min_side: int = Field(64, ge=1)
     min_sharpness: float = Field(0.15, ge=0)
     min_colour: float = Field(0.0, ge=0)
-    max_outside: float = Field(0.25, ge=0, le=1)
+    max_outside: float = Field(0.2, ge=0, le=1)
     max_yaw: float | None = Field(None, ge=0)
     several: Several = "keep"
     val: float = Field(0.05, ge=0, lt=1)
