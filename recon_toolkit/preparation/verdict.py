@@ -50,7 +50,7 @@ def judge(
         _images(kept),
         _doubles(sum(kept.values()), left_out),
         _turn(chosen),
-        _symmetry(mean_crop),
+        _symmetry(mean_crop, len(chosen)),
         _resolution(chosen, options),
         _shares(pictures, left_out),
         _splits(kept),
@@ -102,11 +102,13 @@ def _turn(chosen: Sequence[Picture]) -> Judgement:
     return Judgement(what="turn", level=level, found=found, remedy=None if level == "good" else remedy)
 
 
-def _symmetry(mean_crop: NDArray[np.float64]) -> Judgement:
+def _symmetry(mean_crop: NDArray[np.float64], count: int) -> Judgement:
     centred = mean_crop - mean_crop.mean()
     norm = float((centred**2).sum())
     found = float((centred * centred[:, ::-1]).sum()) / norm if norm > 1e-6 else 1.0
     level = _level(found, LOPSIDED, SYMMETRIC)
+    if count < FEW and level == "will not work":  # light and backgrounds do not cancel out in the mean of few
+        level = "may work"
     remedy = (
         "shape is learned from the object's symmetry: frame it so that its middle is the crop's middle, or photograph "
         "it from the front; objects without a plane of symmetry are not for this method"
