@@ -178,12 +178,10 @@ def train(windows: Windows, out: Path, steps: int, batch: int, seed: int) -> Non
         optimizer.step()
         schedule.step()
         right = (answer[:, :3].argmax(1) == classes).float().mean()
-        sums += [float(kind), float(place), float(right), 1]
+        sums += [kind.item(), place.item(), right.item(), 1]
         if step % 100 == 0:
-            print(
-                f"step {step}: kind {sums[0] / sums[3]:.4f}, place {sums[1] / sums[3]:.4f}, right {sums[2] / sums[3]:.4f}",
-                flush=True,
-            )
+            kinds, places, shares = sums[:3] / sums[3]
+            print(f"step {step}: kind {kinds:.4f}, place {places:.4f}, right {shares:.4f}", flush=True)
             sums[:] = 0
     save_file(
         {name: value.half() if value.is_floating_point() else value for name, value in network.state_dict().items()},
