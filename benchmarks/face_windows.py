@@ -1,9 +1,12 @@
-"""Train the network of the detector ``faces``: python benchmarks/face_windows.py train LABELS NEGATIVES --out FILE
+"""Train the network of the detector ``faces``: python benchmarks/face_windows.py LABELS NEGATIVES --out FILE
 
 LABELS is an npz of ``files`` (N,), ``crops`` (N, 3: centre x, centre y and side of the crop, in sides of the image),
 ``angles`` (N, 2: roll and yaw in degrees, NaN where unknown) and ``classes`` (N,: 1 human, 2 cat); the bundled weights'
 boxes and angles of people come from a face detector and a face-mesh network, those of cats from how the photographs
 were published. NEGATIVES is a folder of pictures without faces; windows are cut out of both at random.
+
+A second round learns from the mistakes of the first: ``--mine 3000 --out MISTAKES`` searches so many pictures with the
+installed weights and keeps what is no face, and ``--mistakes MISTAKES --start WEIGHTS`` trains on.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from recon_face_model.detector import FacesAndCats
 from recon_face_model.network import ANGLE, CONTEXT, WINDOW, WindowNetwork
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
+
+from recon_toolkit.detection import crop_box
 
 Pixels = NDArray[np.uint8]
 
@@ -29,7 +35,7 @@ Pixels = NDArray[np.uint8]
 class Windows:
     """Random windows with their labels."""
 
-    def __init__(self, labels: Path, negatives: Path, seed: int) -> None:
+    def __init__(self, labels: Path, negatives: Path, seed: int, mistakes: Path | None = None) -> None:
         table = np.load(labels)
         self.files, self.crops = table["files"], table["crops"]
         self.angles, self.classes = table["angles"], table["classes"]
@@ -37,6 +43,7 @@ class Windows:
         self.images: dict[int, Pixels] = {}
         self.negatives = [_read(path, 1200) for path in sorted(negatives.rglob("*")) if path.is_file()]
         self.random = np.random.default_rng(seed)
+        self.mistakes = None if mistakes is None else np.load(mistakes)
 
     def image(self, index: int) -> Pixels:
         """A picture with a face; kept in memory."""
@@ -55,6 +62,8 @@ class Windows:
     def _one(self) -> tuple[Pixels, int, NDArray[np.float64]]:
         draw = self.random.random()
         nothing = np.full(5, np.nan)
+        if self.mistakes is not None and self.random.random() < 0.25:
+            return self._finish(self._mistake(self.mistakes)), 0, nothing
         if draw < 0.25:
             return self._finish(self._negative()), 0, nothing
         index = int(self.random.choice(self.of_class[int(draw < 0.6)]))
@@ -104,6 +113,13 @@ class Windows:
         )
         return np.ascontiguousarray(window[:, ::-1]) if flip else window
 
+    def _mistake(self, mistakes: Pixels) -> Pixels:
+        """A window of what was taken for a face and is none, somewhat moved, turned and mirrored."""
+        patch = mistakes[int(self.random.integers(len(mistakes)))]
+        moved = patch.shape[0] / 2 + self.random.uniform(-3, 3, 2)
+        side = WINDOW * float(np.exp(self.random.normal(0, 0.1)))
+        return self._cut(patch, moved, side, float(self.random.normal(0, 6)), self.random.random() < 0.5)
+
     def _negative(self) -> Pixels:
         """A window without a face: of a picture without any, of one scrambled, or plain."""
         draw = self.random.random()
@@ -144,6 +160,43 @@ class Windows:
         return pixels
 
 
+def mine(windows: Windows, count: int, out: Path) -> None:
+    """Search pictures with and without faces, and keep what is taken for a face and is none, (N, 72, 72, 3) uint8."""
+    find, kept = FacesAndCats(score=0.4), []
+    for number in range(count):
+        if number % 2:
+            index = int(windows.random.integers(len(windows.files)))
+            picture, (x, y, side) = windows.image(index), windows.crops[index]
+            height, width = picture.shape[:2]
+            truth = np.array([x * width, y * height, side * width])
+        else:
+            whole = windows.negatives[int(windows.random.integers(len(windows.negatives)))]
+            size = int(windows.random.uniform(0.3, 1) * min(whole.shape[:2]))
+            top, left = (int(windows.random.integers(0, n - size + 1)) for n in whole.shape[:2])
+            picture, truth = np.ascontiguousarray(whole[top : top + size, left : left + size]), None
+        for found in find(picture):
+            box = crop_box(found)
+            place = np.array([box.x + box.width / 2, box.y + box.height / 2, box.width])
+            if truth is not None and _shared(place, truth) > 0.35:
+                continue
+            patch, windows_side = 72, place[2] * CONTEXT * 72 / WINDOW
+            zoom = patch / windows_side
+            source = cv2.GaussianBlur(picture, (0, 0), 0.45 / zoom) if zoom < 0.7 else picture
+            matrix = np.array([[zoom, 0, patch / 2 - zoom * place[0]], [0, zoom, patch / 2 - zoom * place[1]]])
+            kept.append(cv2.warpAffine(source, matrix, (patch, patch), borderMode=cv2.BORDER_REPLICATE))
+        if number % 500 == 499:
+            print(f"{number + 1} pictures, {len(kept)} mistakes", flush=True)
+    np.save(out, np.stack(kept))
+
+
+def _shared(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Intersection over union of two squares (centre x, centre y, side)."""
+    low = np.maximum(one[:2] - one[2] / 2, other[:2] - other[2] / 2)
+    high = np.minimum(one[:2] + one[2] / 2, other[:2] + other[2] / 2)
+    common = float(np.prod(np.maximum(high - low, 0)))
+    return common / (one[2] ** 2 + other[2] ** 2 - common)
+
+
 def _direction(generator: np.random.Generator) -> NDArray[np.float64]:
     angle = generator.uniform(0, 2 * np.pi)
     return np.array([np.cos(angle), np.sin(angle)])
@@ -158,10 +211,12 @@ def _read(path: Path, side: int) -> Pixels:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def train(windows: Windows, out: Path, steps: int, batch: int, seed: int) -> None:
+def train(windows: Windows, out: Path, steps: int, batch: int, seed: int, start: Path | None) -> None:
     """Train and write the weights, half as long as they would be in single precision."""
     torch.manual_seed(seed)
     network = WindowNetwork()
+    if start is not None:
+        network.load_state_dict(load_file(start), strict=False)
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps, pct_start=0.1)
@@ -198,16 +253,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mine", type=int, default=0, help="search so many pictures instead of training")
+    parser.add_argument("--mistakes", type=Path, help="what --mine found")
+    parser.add_argument("--start", type=Path, help="weights to train on from")
     options = parser.parse_args()
     random.seed(options.seed)
     cv2.setNumThreads(1)
-    train(
-        Windows(options.labels, options.negatives, options.seed),
-        options.out,
-        options.steps,
-        options.batch,
-        options.seed,
-    )
+    windows = Windows(options.labels, options.negatives, options.seed, options.mistakes)
+    if options.mine:
+        mine(windows, options.mine, options.out)
+    else:
+        train(windows, options.out, options.steps, options.batch, options.seed, options.start)
 
 
 if __name__ == "__main__":

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from recon_toolkit.config.pipeline import resolve_component
 from recon_toolkit.detection import Detector, build_detector, found_noun
-from recon_toolkit.errors import PluginError
+from recon_toolkit.errors import PluginError, ReconError
 from recon_toolkit.inference.batch import reconstructed, stacked
-from recon_toolkit.inference.models import TrainedModel, load_model, read_pathways
+from recon_toolkit.inference.models import TrainedModel, read_pathways
+from recon_toolkit.inference.pathways import Pathways, load_models
 from recon_toolkit.inference.pictures import Crop, Finder, Source, as_batch, pixels_of
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.result import Result
@@ -75,10 +76,12 @@ class Reconstructor:
     Attributes:
         trained: the model.
         detector: finds the objects in pictures; None takes each picture as a crop that the object fills.
+        pathways: models for some of the detector's labels; ``trained`` reconstructs all others.
     """
 
     trained: TrainedModel
     detector: Detector | None
+    pathways: Pathways | None = None
 
     @classmethod
     def load(
@@ -92,7 +95,9 @@ class Reconstructor:
         host: PluginHost | None = None,
         trust: bool = False,
     ) -> Reconstructor:
-        """Load a trained model: of a run, of a weights file, or a bundled one; the only bundled one by default.
+        """Load a trained model: of a run, of a weights file, or a bundled one.
+
+        By default each object goes to the bundled model for what it is, and crops to the default one.
 
         Args:
             run: a run folder.
@@ -109,8 +114,9 @@ class Reconstructor:
             PluginError: there is no such model or detector.
         """
         host = load_plugins() if host is None else host
-        trained = load_model(run=run, weights=weights, model=model, device=device, host=host, trust=trust)
-        return cls(trained, detector_for(trained, detector, host) if isinstance(detector, str) else detector)
+        models = load_models(run=run, weights=weights, model=model, device=device, host=host, trust=trust)
+        chosen = detector_for(models.default, detector, host) if isinstance(detector, str) else detector
+        return cls(models.default, chosen, models)
 
     @property
     def noun(self) -> str:
@@ -157,22 +163,31 @@ class Reconstructor:
 
         Raises:
             DataError: a picture cannot be read, or nothing was found in it.
-            ReconError: the model's losses need ground truth.
+            ReconError: the model's losses need ground truth, or the pictures go to several models.
         """
         from recon_toolkit.inference.refine import refined
 
         crops = [self._crops(picture, "photo", 1)[0] for picture in pictures]
-        trained, _ = refined(self.trained, stacked(crops), steps, seed=seed)
-        return replace(self, trained=trained)
+        models = {id(self._model(crop)): self._model(crop) for crop in crops}
+        if len(models) > 1:
+            names = ", ".join(model.source for model in models.values())
+            raise ReconError(f"the pictures go to several models ({names})", remedy="refine for one kind at a time")
+        trained, _ = refined(self._model(crops[0]) if crops else self.trained, stacked(crops), steps, seed=seed)
+        return replace(self, trained=trained, pathways=None)
 
     def _crops(self, picture: Any, name: str, limit: int) -> list[Crop]:
         path = Path(picture) if isinstance(picture, str | Path) else Path(name)
         source = Source(path, path.stem if isinstance(picture, str | Path) else name)
-        return Finder(self.trained.image_size, self.detector, limit).crops(pixels_of(picture), source)
+        size_of = None if self.pathways is None else self.pathways.size_of
+        return Finder(self.trained.image_size, self.detector, limit, size_of).crops(pixels_of(picture), source)
+
+    def _model(self, crop: Crop) -> TrainedModel:
+        return self.trained if self.pathways is None else self.pathways.of(crop.label)
 
     def _results(self, picture: Any, name: str, limit: int) -> list[Result]:
-        found = reconstructed(self.trained, self._crops(picture, name, limit))
-        return [result.to(self.trained.device) for result in found]
+        crops = self._crops(picture, name, limit)
+        results = [reconstructed(self._model(crop), [crop])[0] for crop in crops]
+        return [result.to(self.trained.device) for result in results]
 
     def __repr__(self) -> str:
         size = self.trained.image_size

@@ -108,7 +108,8 @@ class FacesAndCats:
             y = y + np.sin(radians) * moved[:, 0] + np.cos(radians) * moved[:, 1]
             side, roll = side * np.exp(scale), np.clip(roll + turn, -60, 60)
         label = 1 + probability[:, 1:].argmax(1)
-        return np.c_[x, y, side, 1 - probability[:, 0], label, yaw, roll]
+        judged: NDArray[np.float64] = np.c_[x, y, side, 1 - probability[:, 0], label, yaw, roll]
+        return judged
 
 
 def _both(plain: Judgement, mirrored: Judgement) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:

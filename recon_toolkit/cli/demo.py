@@ -67,13 +67,14 @@ def demo(
         from recon_toolkit.demo.app import Demo
         from recon_toolkit.demo.browser import show
         from recon_toolkit.demo.server import serve
-        from recon_toolkit.inference.models import load_model
+        from recon_toolkit.inference.pathways import load_models
         from recon_toolkit.reconstructor import Reconstructor, detector_for
 
         chosen = torch_device(device)
         found = plugin_host(context, plugins, disabled)
-        trained = load_model(run=run, weights=weights, model=model, device=chosen, host=found, trust=trust)
-        loaded = Reconstructor(trained, detector_for(trained, detector, found, detector_set or ()))
+        models = load_models(run=run, weights=weights, model=model, device=chosen, host=found, trust=trust)
+        search = detector_for(models.default, detector, found, detector_set or ())
+        loaded = Reconstructor(models.default, search, models)
         local = listens_to_this_machine_only(listening)
         limits = Limits(upload_bytes=round(upload_limit * MEGABYTE), faces=faces)
         address = address_of(listening)

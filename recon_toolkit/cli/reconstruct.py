@@ -104,9 +104,8 @@ def reconstruct(
       recon reconstruct --run runs/faces --no-detect crops/
     """
     from recon_toolkit.inference.batch import Refinement, reconstruct_files
-    from recon_toolkit.inference.models import load_model
     from recon_toolkit.inference.outputs import Outputs
-    from recon_toolkit.inference.pathways import Pathways, load_pathways
+    from recon_toolkit.inference.pathways import load_models
     from recon_toolkit.inference.pictures import Finder
     from recon_toolkit.inference.reading import VideoFrames
     from recon_toolkit.reconstructor import detector_for
@@ -115,10 +114,7 @@ def reconstruct(
     outputs = Outputs(kinds, size=size, texture=texture, height=height, video=video)
     chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
-    if run is None and weights is None and model is None:
-        models = load_pathways(host, chosen)
-    else:
-        models = Pathways(load_model(run=run, weights=weights, model=model, device=chosen, host=host, trust=trust))
+    models = load_models(run=run, weights=weights, model=model, device=chosen, host=host, trust=trust)
     search = detector_for(models.default, detector, host, detector_set or ()) if detect else None
     finder = Finder(models.default.image_size, search, faces, models.size_of)
     if out is None:

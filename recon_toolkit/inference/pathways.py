@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from functools import partial
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from recon_toolkit.inference.models import TrainedModel, load_model, read_pathways
-from recon_toolkit.plugins import PluginHost
+from recon_toolkit.plugins import PluginHost, load_plugins
 
 
 class Pathways:
@@ -39,6 +41,13 @@ class Pathways:
         """Side in pixels of the crops that a label's model takes."""
         return self.of(label).image_size
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes of a pool, which load their own."""
+        return {"default": self.default, "loaders": self._loaders}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
     @property
     def source(self) -> str:
         """What was used: the names of the default and of all models loaded so far."""
@@ -46,17 +55,49 @@ class Pathways:
         return ", ".join(dict.fromkeys(names))
 
 
-def load_pathways(host: PluginHost, device: torch.device | str = "cpu") -> Pathways:
-    """The bundled models by the labels that their plugins list for them; the default as without labels.
+@dataclass(frozen=True)
+class _Bundled:
+    """Loads a bundled model; other than a function here, it can be sent to another process."""
+
+    name: str
+    device: str
+    plugins: tuple[Path, ...]
+    disabled: frozenset[str]
+
+    def __call__(self) -> TrainedModel:
+        return load_model(model=self.name, device=self.device, host=load_plugins(self.plugins, self.disabled))
+
+
+def load_models(
+    *,
+    run: str | Path | None = None,
+    weights: str | Path | None = None,
+    model: str | None = None,
+    device: torch.device | str = "cpu",
+    host: PluginHost,
+    trust: bool = False,
+) -> Pathways:
+    """The one model that is named, or without any the bundled ones, by the labels that their plugins list for them.
+
+    Args:
+        run, weights, model, device, host, trust: as for :func:`~recon_toolkit.inference.models.load_model`.
 
     Raises:
-        PluginError: there is no default model, or a plugin lists one that it does not bring along.
-        CheckpointError: a model's weights cannot be read; of all but the default, when it is first used.
+        ConfigError, CheckpointError, ReconError, PluginError: as for ``load_model``; of bundled models but the default,
+            when the first object that goes to them turns up.
     """
-    default = load_model(device=device, host=host)
-    loaders: dict[str, Callable[[], TrainedModel]] = {}
+    default = load_model(run=run, weights=weights, model=model, device=device, host=host, trust=trust)
+    if not (run is None and weights is None and model is None):
+        return Pathways(default)
+    names: dict[str, str] = {}
     for _, contents in read_pathways(host):
-        for label, name in contents.labels.items():
-            load = partial(load_model, model=name, device=device, host=host)
-            loaders.setdefault(label, (lambda: default) if name == default.source else load)
-    return Pathways(default, loaders)
+        names = {**contents.labels, **names}  # the toolkit's own come first
+    files, disabled = tuple(host.files), frozenset(host.disabled)
+    return Pathways(
+        default,
+        {
+            label: _Bundled(name, str(device), files, disabled)
+            for label, name in names.items()
+            if name != default.source
+        },
+    )
