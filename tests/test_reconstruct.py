@@ -19,8 +19,9 @@ from recon_toolkit import DataError, ReconError, Reconstructor, Result, load_pip
 from recon_toolkit.detection import Detection
 from recon_toolkit.errors import CheckpointError, PluginError
 from recon_toolkit.inference.batch import reconstruct_files
+from recon_toolkit.inference.bundled import bundled_models
 from recon_toolkit.inference.inputs import find_sources
-from recon_toolkit.inference.models import bundled_models, load_model
+from recon_toolkit.inference.models import load_model
 from recon_toolkit.inference.outputs import OUTPUTS, Outputs
 from recon_toolkit.inference.pictures import Finder, Source, pixels_of
 from recon_toolkit.plugins import load_plugins

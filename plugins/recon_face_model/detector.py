@@ -45,7 +45,7 @@ class FacesAndCats:
         kinds: Literal["any", "human", "cat"] = "any",
         smallest: Annotated[float, Field(gt=0, le=1)] = 0.06,
         largest_side: Annotated[int, Field(ge=64)] = 1024,
-        score: Annotated[float, Field(gt=0, lt=1)] = 0.7,
+        score: Annotated[float, Field(gt=0, lt=1)] = 0.8,
     ) -> None:
         self.smallest, self.largest_side, self.score = smallest, largest_side, score
         self._labels = {"human", "cat"} if kinds == "any" else {kinds}

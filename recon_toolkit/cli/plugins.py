@@ -93,6 +93,8 @@ def _as_data(host: PluginHost, failures: list[PluginFailure]) -> dict[str, Any]:
 
 
 def _print(host: PluginHost, failures: list[PluginFailure], *, debug: bool) -> None:
+    from recon_toolkit.inference.bundled import BundledModel
+
     for plugin in _in_order(host):
         version = f" {plugin.version}" if plugin.version else ""
         print(f"{plugin.name}{version}  ({plugin.source})")
@@ -102,8 +104,9 @@ def _print(host: PluginHost, failures: list[PluginFailure], *, debug: bool) -> N
         for folder in plugin.pipelines:
             print(f"    pipelines in {folder}")
         for folder in plugin.models:
-            names = ", ".join(sorted(path.stem for path in folder.glob("*.safetensors"))) or "none"
-            print(f"    trained models in {folder}: {names}")
+            print(f"    trained models in {folder}:")
+            models = [BundledModel(path.stem, plugin.name, path) for path in sorted(folder.glob("*.safetensors"))]
+            print_table([(model.name, model.summary) for model in models], indent="      ")
     if host.disabled:
         print(f"left out: {', '.join(sorted(host.disabled))}")
     for conflict in host.registry.conflicts:

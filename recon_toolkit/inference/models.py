@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline_text
 from recon_toolkit.errors import CheckpointError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.inference.bundled import BundledModel, bundled_models, read_pathways
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.structures import Reconstruction
@@ -77,86 +76,6 @@ def _built_again(
     network = build_model(resolved)
     files.load_weights(network, weights, source)
     return TrainedModel(network.to(device).eval(), resolved, source, torch.device(device))
-
-
-@dataclass(frozen=True)
-class BundledModel:
-    """Weights that a plugin brings along, and the page that says what they are."""
-
-    name: str
-    provider: str
-    path: Path
-
-    @property
-    def card(self) -> Path:
-        """The model card, beside the weights."""
-        return self.path.with_suffix(".md")
-
-    @property
-    def summary(self) -> str:
-        """The first sentence of the card below its title."""
-        if not self.card.is_file():
-            return ""
-        lines = (line.strip() for line in self.card.read_text(encoding="utf-8").splitlines())
-        return next((line for line in lines if line and not line.startswith("#")), "")
-
-
-def bundled_models(host: PluginHost) -> list[BundledModel]:
-    """Every model that a plugin brings along, by name."""
-    found = [
-        BundledModel(path.stem, provider, path)
-        for provider, folder in host.model_folders()
-        for path in sorted(folder.glob("*.safetensors"))
-    ]
-    return sorted(found, key=lambda model: (model.name, model.provider))
-
-
-#: Beside a plugin's bundled models: which of them takes what.
-PATHWAYS = "pathways.yaml"
-
-
-class PathwaysFile(BaseModel):
-    """What a plugin says of its bundled models.
-
-    Attributes:
-        default: the model that is used where nothing is named.
-        detector: the detector that is, and that gives the labels.
-        labels: label of a detection → name of the model that reconstructs it.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    default: str | None = None
-    detector: str | None = None
-    labels: dict[str, str] = {}
-
-
-def read_pathways(host: PluginHost) -> list[tuple[str, PathwaysFile]]:
-    """(provider, contents) of every plugin's pathways, those of the toolkit's own plugins first.
-
-    Raises:
-        PluginError: a file cannot be read, or names a model that its plugin does not bring along.
-    """
-    own = {plugin.name for plugin in host.plugins if plugin.own}
-    found = []
-    for provider, folder in sorted(host.model_folders(), key=lambda pair: pair[0] not in own):
-        path = folder / PATHWAYS
-        if not path.is_file():
-            continue
-        try:
-            contents = PathwaysFile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise PluginError(
-                f"the pathways of the plugin {provider} cannot be read: {error}", where=str(path)
-            ) from error
-        names = [contents.default, *contents.labels.values()]
-        missing = [name for name in names if name is not None and not (folder / f"{name}.safetensors").is_file()]
-        if missing:
-            raise PluginError(
-                f"the plugin {provider} names the model '{missing[0]}', and does not bring it along", where=str(path)
-            )
-        found.append((provider, contents))
-    return found
 
 
 def load_model(

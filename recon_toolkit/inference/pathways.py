@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from recon_toolkit.inference.models import TrainedModel, load_model, read_pathways
+from recon_toolkit.inference.bundled import read_pathways
+from recon_toolkit.inference.models import TrainedModel, load_model
 from recon_toolkit.plugins import PluginHost, load_plugins
 
 
