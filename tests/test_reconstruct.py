@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor
 
 from recon_toolkit import DataError, ReconError, Reconstructor, Result, load_pipeline
@@ -23,6 +27,7 @@ from recon_toolkit.inference.bundled import bundled_models
 from recon_toolkit.inference.inputs import find_sources
 from recon_toolkit.inference.models import load_model
 from recon_toolkit.inference.outputs import OUTPUTS, Outputs
+from recon_toolkit.inference.pathways import load_models
 from recon_toolkit.inference.pictures import Finder, Source, pixels_of
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.reconstructor import load_detector
@@ -363,14 +368,58 @@ def test_the_command_shares_a_model_and_wants_a_finished_run(recon: Run, run_fol
         assert code == 2 and "no finished model" in err
 
 
-def test_the_bundled_model_fits_its_limit_and_has_a_card() -> None:
-    found = bundled_models(load_plugins())
-    assert [model.name for model in found] == ["faces"]
-    assert found[0].path.stat().st_size <= 16e6
-    card = found[0].card.read_text()
-    for part in ("SIDE", "MAD", "seed", "recon run --pipeline unsup3d-faces", "cannot"):
-        assert part in card
-    assert found[0].summary
+def test_bundled_models_fit_their_limit_and_have_a_card() -> None:
+    models = {model.name: model for model in bundled_models(load_plugins())}
+    assert {*models} == {"cats", "faces", "faces-synthetic"}
+    for name, model in models.items():
+        assert model.path.stat().st_size <= 16e6
+        card = model.card.read_text()
+        for part in ("seed", "recon run --pipeline", "cannot", "licence", "unseen"):
+            assert part in card
+        assert ("research only" in model.summary) == (name != "faces-synthetic")
+        # What a file names is there on every machine: no folder or file of the one that it was trained on.
+        with safe_open(model.path, "pt") as file:
+            stored = str(file.metadata())
+        assert not re.search(r"(root|weights|start_from): [^nb]", stored) and "/" not in re.sub(
+            r"https?://", "", stored
+        )
+
+
+def test_each_label_has_its_model(tmp_path: Path) -> None:
+    models = load_models(host=load_plugins())
+    assert (models.of("human").source, models.of("cat").source, models.of("dog").source) == ("faces", "cats", "faces")
+    again = pickle.loads(pickle.dumps(models))
+    assert again.of("cat").source == "cats" and models.source == "faces, cats"
+    assert load_models(model="faces-synthetic", host=load_plugins()).of("cat").source == "faces-synthetic"
+
+
+def test_a_picture_of_each_goes_to_the_model_of_each(recon: Run, tmp_path: Path) -> None:
+    Image.fromarray(skimage.data.astronaut()).save(tmp_path / "person.png")
+    Image.fromarray(skimage.data.cat()).save(tmp_path / "cat.png")
+    out = tmp_path / "out"
+    code, printed, _ = recon(
+        "reconstruct", tmp_path / "person.png", tmp_path / "cat.png", "--out", out, "--json", "--write", "maps"
+    )
+    assert code == 0
+    found = {Path(item["image"]).stem: (item["label"], item["model"]) for item in json.loads(printed)["reconstructed"]}
+    assert found == {"person": ("human", "faces"), "cat": ("cat", "cats")}
+
+
+def test_pathways_that_name_a_missing_model_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    share_weights(run_folder, tmp_path / "models" / "theirs.safetensors")
+    plugin = tmp_path / "theirs.py"
+    plugin.write_text(
+        "from pathlib import Path\nfrom recon_toolkit import hookimpl\n"
+        "@hookimpl\ndef recon_models(): yield Path(__file__).parent / 'models'\n"
+    )
+    pathways = tmp_path / "models" / "pathways.yaml"
+    pathways.write_text("labels: {human: theirs, dog: theirs}\n")
+    models = load_models(host=load_plugins([plugin]))
+    assert models.of("dog").source == "theirs" and models.of("human").source == "faces"
+    for text, message in (("labels: {dog: dogs}", "the model 'dogs'"), ("labels: [dog]", "cannot be read")):
+        pathways.write_text(text)
+        with pytest.raises(PluginError, match=message):
+            load_models(host=load_plugins([plugin]))
 
 
 def test_plugins_do_not_take_the_place_of_what_comes_with_the_toolkit(run_folder: Path, tmp_path: Path) -> None:
@@ -382,7 +431,7 @@ def test_plugins_do_not_take_the_place_of_what_comes_with_the_toolkit(run_folder
         "@detector('nothing')\ndef nothing(image): return []\n"
     )
     both, alone = load_plugins([plugin]), load_plugins([plugin], entry_points=[])
-    assert {model.name for model in bundled_models(both)} == {"faces", "theirs"}
+    assert {model.name for model in bundled_models(both)} == {"cats", "faces", "faces-synthetic", "theirs"}
     assert load_model(host=both).source == "faces" and load_model(model="theirs", host=both).image_size == SIZE
     assert load_detector("auto", alone)(noise()) == []
     with pytest.raises(PluginError, match="no detector is installed"):
@@ -390,8 +439,8 @@ def test_plugins_do_not_take_the_place_of_what_comes_with_the_toolkit(run_folder
 
 
 def test_models_that_are_not_there_are_named(run_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="there is no bundled model 'cats'"):
-        load_model(model="cats")
+    with pytest.raises(PluginError, match="there is no bundled model 'dogs'"):
+        load_model(model="dogs")
     with pytest.raises(CheckpointError, match="no such checkpoint"):
         load_model(weights=tmp_path / "none.safetensors")
     with pytest.raises(ReconError, match="name a model each"):
