@@ -15,6 +15,11 @@ from torch.nn import functional as F
 from recon_toolkit import ReconError
 
 BackboneName = Literal["vgg16", "squeezenet"]
+Layer = Literal[
+    "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3",
+    "relu4_1", "relu4_2", "relu4_3", "relu5_1", "relu5_2", "relu5_3",
+    "relu1", "fire2", "fire3", "fire4", "fire5", "fire6", "fire7", "fire8", "fire9",
+]  # fmt: skip
 #: Keeps a place without features harmless when its length is divided by.
 _EPSILON = 1e-4
 
@@ -172,7 +177,7 @@ class Perceptual(nn.Module):
     def __init__(
         self,
         *,
-        layers: Annotated[list[str], Field(min_length=1)] | None = None,
+        layers: Annotated[list[Layer], Field(min_length=1)] | None = None,
         layer_weights: list[float] | None = None,
         weights: Path | Literal["random"] | None = None,
         backbone: BackboneName = "vgg16",
