@@ -169,26 +169,29 @@ class Reconstructor:
         from recon_toolkit.inference.refine import refined
 
         crops = [self._crops(picture, "photo", 1)[0] for picture in pictures]
-        models = {id(self._model(crop)): self._model(crop) for crop in crops}
+        models = [model for model, _ in self._models.grouped(crops)] or [self.trained]
         if len(models) > 1:
-            names = ", ".join(model.source for model in models.values())
+            names = ", ".join(model.source for model in models)
             raise ReconError(f"the pictures go to several models ({names})", remedy="refine for one kind at a time")
-        trained, _ = refined(self._model(crops[0]) if crops else self.trained, stacked(crops), steps, seed=seed)
+        trained, _ = refined(models[0], stacked(crops), steps, seed=seed)
         return replace(self, trained=trained, pathways=None)
 
     def _crops(self, picture: Any, name: str, limit: int) -> list[Crop]:
         path = Path(picture) if isinstance(picture, str | Path) else Path(name)
         source = Source(path, path.stem if isinstance(picture, str | Path) else name)
-        size_of = None if self.pathways is None else self.pathways.size_of
-        return Finder(self.trained.image_size, self.detector, limit, size_of).crops(pixels_of(picture), source)
+        finder = Finder(self.trained.image_size, self.detector, limit, self._models.size_of)
+        return finder.crops(pixels_of(picture), source)
 
-    def _model(self, crop: Crop) -> TrainedModel:
-        return self.trained if self.pathways is None else self.pathways.of(crop.label)
+    @property
+    def _models(self) -> Pathways:
+        return Pathways(self.trained) if self.pathways is None else self.pathways
 
     def _results(self, picture: Any, name: str, limit: int) -> list[Result]:
         crops = self._crops(picture, name, limit)
-        results = [reconstructed(self._model(crop), [crop])[0] for crop in crops]
-        return [result.to(self.trained.device) for result in results]
+        results: dict[int, Result] = {}
+        for model, group in self._models.grouped(crops):
+            results |= zip(map(id, group), reconstructed(model, group), strict=True)
+        return [results[id(crop)].to(self.trained.device) for crop in crops]
 
     def __repr__(self) -> str:
         size = self.trained.image_size

@@ -12,14 +12,12 @@ from pydantic import Field
 
 from recon_face_model.network import CLASSES, CONTEXT, STRIDE, WINDOW, Judgement, WindowNetwork, load_network
 from recon_toolkit import Detection
-from recon_toolkit.detection import distinct
+from recon_toolkit.detection import check_image, distinct, face_in_crop
 
 #: Factor from one size of the picture to the next.
 _STEP = math.sqrt(2)
 #: Probability from which a window of the search is looked at again, and how many are, at most.
 _SOUGHT, _MOST = 0.25, 64
-#: Width over height of a face's box, and the reference's crop (:func:`recon_toolkit.detection.crop_box`), undone.
-_ASPECT, _MARGIN, _DOWN = 0.745, 1.1, 0.15
 
 
 class FacesAndCats:
@@ -57,8 +55,7 @@ class FacesAndCats:
         Raises:
             ValueError: the image has another shape or type.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        check_image(image)
         if image.size == 0:
             return []
         height, width = image.shape[:2]
@@ -69,8 +66,18 @@ class FacesAndCats:
         for row in self._judged(picture, windows):
             x, y, side, probability, label, yaw, roll = row
             if probability >= self.score:
-                centre, side = (x * back[0], y * back[1]), side * back.mean()
-                found.append(_detection(*centre, side, probability, CLASSES[int(label)], yaw, roll))
+                kind = CLASSES[int(label)]
+                found.append(
+                    face_in_crop(
+                        float(x * back[0]),
+                        float(y * back[1]),
+                        float(side * back.mean()),
+                        float(probability),
+                        kind,
+                        yaw=float(yaw) if kind == "human" else None,
+                        roll=float(roll),
+                    )
+                )
         smallest = 0.8 * self.smallest * min(height, width)
         return [item for item in distinct(found, smallest=smallest) if item.label in self._labels]
 
@@ -162,15 +169,3 @@ def _cut(picture: NDArray[np.uint8], x: float, y: float, side: float, roll: floa
 
 def _tensor(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).float() / 255
-
-
-def _detection(x: float, y: float, side: float, score: float, label: str, yaw: float, roll: float) -> Detection:
-    """The detection whose ``crop_box`` is the crop of ``side`` pixels around (x, y)."""
-    mean = side / _MARGIN
-    height = 2 * mean / (1 + _ASPECT)
-    width = _ASPECT * height
-    middle = y - _DOWN * side / 2
-    known = float(yaw) if label == "human" else None
-    return Detection(
-        x - width / 2, middle - height / 2, width, height, float(score), label, yaw=known, roll=float(roll)
-    )

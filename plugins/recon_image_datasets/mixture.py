@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -90,12 +91,9 @@ class Mixture:
                     start += len(rows)
                     task.advance(len(rows))
                 names += [f"{part}/{name}" for name in pack.names]
-            return writer.finish(names, {"dataset": "mixture", "split": split, "parts": self.parts_sizes(packs)})
-
-    @staticmethod
-    def parts_sizes(packs: dict[str, PackedImages]) -> dict[str, int]:
-        """How many images each part gives."""
-        return {key: len(pack) for key, pack in packs.items()}
+            return writer.finish(
+                names, {"dataset": "mixture", "split": split, "parts": {key: len(pack) for key, pack in packs.items()}}
+            )
 
     def _open(self, key: str, split: str, size: int, context: DataContext) -> PackedImages:
         from recon_toolkit.config.pipeline import resolve_component
@@ -108,7 +106,7 @@ class Mixture:
         if split not in dataset.splits:
             raise DataError(f"the data set {options['name']} has no split '{split}'", where=f"dataset.parts.{key}")
         if "root" in options or not getattr(dataset, "reads_folder", True):
-            context = DataContext(context.cache, None, context.progress)
+            context = replace(context, root=None)
         opened: PackedImages = dataset.open(split, size, context)
         return opened
 

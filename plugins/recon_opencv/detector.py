@@ -15,7 +15,7 @@ from pydantic import Field
 from recon_opencv.cascades import CAT, FRONTAL, PROFILE, Cascade, Classifiers, crops, opencv
 from recon_opencv.views import UPRIGHT, Pose, Pyramid, View
 from recon_toolkit import Detection
-from recon_toolkit.detection import distinct
+from recon_toolkit.detection import check_image, distinct, face_in_crop
 
 #: Side of a crop in the picture that proposals are sought in, for the smallest faces, in pixels.
 _SOUGHT = 32
@@ -29,10 +29,6 @@ _CLEAR = 0.25
 _SETTLED = 4.0
 #: Proposals that are judged, at most.
 _MOST = 150
-#: Width over height of a face's box; MTCNN's are 0.745 on average (from 0.72 to 0.78 on eight people).
-_ASPECT = 0.745
-#: The reference's crop (:func:`recon_toolkit.detection.crop_box`), undone for the boxes.
-_MARGIN, _DOWN = 1.1, 0.15
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,7 @@ class HaarFaces:
         Raises:
             ValueError: the image is not (H, W, 3) uint8.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        check_image(image)
         if image.size == 0:
             return []
         grey, factor = self._grey(image)
@@ -152,7 +147,8 @@ class HaarFaces:
         settled = np.empty((0, 3))
         for look in self._looks:
             for crop, score in self._found(pyramid, look, settled):
-                found.append(_detection(crop * factor, score, look.label))
+                x, y, side = map(float, crop * factor)
+                found.append(face_in_crop(x, y, side, score, look.label))
                 if score >= _SETTLED:
                     settled = np.vstack([settled, crop])
         return [detection for detection in distinct(found) if detection.label in self._labels]
@@ -264,13 +260,3 @@ def _near(
 def _mean(crops: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean place, and geometric mean of the sides."""
     return np.append(crops[:, :2].mean(axis=0), np.exp(np.log(crops[:, 2]).mean()))
-
-
-def _detection(crop: NDArray[np.float64], score: float, label: str) -> Detection:
-    """The detection whose ``crop_box`` is this crop (centre x, centre y, side)."""
-    x, y, side = map(float, crop)
-    mean = side / _MARGIN
-    height = 2 * mean / (1 + _ASPECT)
-    width = _ASPECT * height
-    middle = y - _DOWN * side / 2
-    return Detection(x - width / 2, middle - height / 2, width, height, score, label)

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from recon_opencv.cascades import opencv
 from recon_toolkit import DataError, Detection
-from recon_toolkit.detection import distinct
+from recon_toolkit.detection import check_image, distinct
 
 _REMEDY = (
     "get face_detection_yunet_2023mar.onnx from OpenCV's model zoo (Apache-2.0), and name it: "
@@ -55,8 +55,7 @@ class YuNet:
 
     def __call__(self, image: NDArray[np.uint8], /) -> list[Detection]:
         """Find faces in an image (H, W, 3) RGB uint8; the best first, labelled ``human``."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(f"an image is (H, W, 3) uint8, not {image.shape} {image.dtype}")
+        check_image(image)
         if image.size == 0:
             return []
         cv2 = opencv()

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +156,8 @@ def _refined(
     crops = [item for item in found if isinstance(item, Crop)]
     adapted: dict[str | None, TrainedModel] = {}
     gains: list[tuple[int, RefinementGain]] = []
-    for group in _by_model(crops, models):
-        model, gain = refined(
-            models.of(group[0].label), stacked(group), refinement.steps, seed=refinement.seed, progress=progress
-        )
+    for trained, group in models.grouped(crops):
+        model, gain = refined(trained, stacked(group), refinement.steps, seed=refinement.seed, progress=progress)
         adapted |= dict.fromkeys((crop.label for crop in group), model)
         gains.append((len(group), gain))
     if not gains:
@@ -173,19 +170,7 @@ def _refined(
         kept=any(gain.kept for _, gain in gains),
     )
     default = adapted.pop(None, models.default)
-    return Pathways(default, {label: partial(_same, model) for label, model in adapted.items() if label}), gain
-
-
-def _same(model: TrainedModel) -> TrainedModel:
-    return model
-
-
-def _by_model(crops: Sequence[Crop], models: Pathways) -> list[list[Crop]]:
-    """Crops that go to one model together, in the order of their first ones."""
-    groups: dict[int, list[Crop]] = {}
-    for crop in crops:
-        groups.setdefault(id(models.of(crop.label)), []).append(crop)
-    return list(groups.values())
+    return Pathways(default, loaded={label: model for label, model in adapted.items() if label}), gain
 
 
 def _run(
@@ -200,8 +185,7 @@ def _run(
     """Reconstruct and write everything, in batches by several threads; fills ``written``."""
     stop = threading.Event()
 
-    def work(crops: Sequence[tuple[Crop, str]]) -> list[tuple[Reconstructed, Result] | Failed]:
-        model = models.of(crops[0][0].label)
+    def work(model: TrainedModel, crops: Sequence[tuple[Crop, str]]) -> list[tuple[Reconstructed, Result] | Failed]:
         results = reconstructed(model, [crop for crop, _ in crops])
         done: list[tuple[Reconstructed, Result] | Failed] = []
         for result, (crop, name) in zip(results, crops, strict=True):
@@ -216,8 +200,8 @@ def _run(
         for crops, broken in _batches(found, batch_size):
             written.failed += broken
             named = {id(crop): names.of(crop) for crop in crops}
-            for group in _by_model(crops, models):
-                running.append(pool.submit(work, [(crop, named[id(crop)]) for crop in group]))
+            for model, group in models.grouped(crops):
+                running.append(pool.submit(work, model, [(crop, named[id(crop)]) for crop in group]))
             while len(running) > 2 * threads:  # the slowest part sets the pace, not the memory
                 written.take(running.popleft().result())
         while running:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from recon_toolkit.inference.bundled import read_pathways
 from recon_toolkit.inference.models import TrainedModel, load_model
+from recon_toolkit.inference.pictures import Crop
 from recon_toolkit.plugins import PluginHost, load_plugins
 
 
@@ -21,22 +22,36 @@ class Pathways:
     Args:
         default: the model of objects without a label, or with one that is not listed.
         loaders: by label.
+        loaded: models that are there already, by label.
     """
 
-    def __init__(self, default: TrainedModel, loaders: Mapping[str, Callable[[], TrainedModel]] | None = None) -> None:
+    def __init__(
+        self,
+        default: TrainedModel,
+        loaders: Mapping[str, Callable[[], TrainedModel]] | None = None,
+        loaded: Mapping[str, TrainedModel] | None = None,
+    ) -> None:
         self.default = default
         self._loaders = dict(loaders or {})
-        self._loaded: dict[str, TrainedModel] = {}
+        self._loaded = dict(loaded or {})
         self._lock = threading.Lock()
 
     def of(self, label: str | None) -> TrainedModel:
         """The model of a label."""
-        if label is None or label not in self._loaders:
+        if label is None:
             return self.default
         with self._lock:
-            if label not in self._loaded:
+            if label in self._loaders and label not in self._loaded:
                 self._loaded[label] = self._loaders[label]()
-            return self._loaded[label]
+            return self._loaded.get(label, self.default)
+
+    def grouped(self, crops: Iterable[Crop]) -> list[tuple[TrainedModel, list[Crop]]]:
+        """Models with the crops that go to each, in the order of their first ones."""
+        groups: dict[int, tuple[TrainedModel, list[Crop]]] = {}
+        for crop in crops:
+            model = self.of(crop.label)
+            groups.setdefault(id(model), (model, []))[1].append(crop)
+        return list(groups.values())
 
     def size_of(self, label: str | None) -> int:
         """Side in pixels of the crops that a label's model takes."""
@@ -44,7 +59,7 @@ class Pathways:
 
     def __getstate__(self) -> dict[str, Any]:
         """For other processes of a pool, which load their own."""
-        return {"default": self.default, "loaders": self._loaders}
+        return {"default": self.default, "loaders": self._loaders, "loaded": self._loaded}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
