@@ -22,6 +22,7 @@ from recon_toolkit.inference.models import TrainedModel, load_model
 SETS: dict[str, dict[str, Any]] = {
     "synthetic faces": {},
     "photographic 0.1, as in training": {"photographic": 0.1},
+    "anatomy 0.7, photographic 0.2, as in training of faces": {"anatomy": 0.7, "photographic": 0.2},
     "photographic 0.8": {"photographic": 0.8},
     "photographic 0.8, soft light": {"photographic": 0.8, "ambient": (0.3, 0.7), "diffuse": (0.35, 0.85)},
 }

@@ -17,7 +17,7 @@ from record import Record, describe, measure
 
 from recon_toolkit.evaluation.clouds import cloud_metrics
 from recon_toolkit.geometry.orthographic import random_views
-from recon_toolkit.shapes.solidify import solid_of
+from recon_toolkit.shapes.convert import solid_of
 
 
 def main() -> None:

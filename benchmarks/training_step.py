@@ -17,8 +17,8 @@ from record import Record, describe, measure
 from recon_toolkit.assembly import build_losses, build_model
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.structures import Batch
+from recon_toolkit.training.budget import peak_memory_estimate
 from recon_toolkit.training.environment import peak_memory_mb
-from recon_toolkit.training.estimate import peak_memory_estimate
 from recon_toolkit.training.objective import Objective
 
 

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from recon_toolkit.assembly import build_dataset, build_losses, build_model, build_renderer
-    from recon_toolkit.components import Component, command, dataset, detector, encoder, importer, loss, model, renderer
+    from recon_toolkit.components import (
+        Component,
+        NewKind,
+        command,
+        dataset,
+        detector,
+        encoder,
+        importer,
+        loss,
+        metric,
+        model,
+        optimizer,
+        renderer,
+        sampler,
+    )
     from recon_toolkit.config.pipeline import load_pipeline
     from recon_toolkit.detection import Detection, Detector
     from recon_toolkit.errors import (
@@ -24,26 +38,42 @@ if TYPE_CHECKING:
     from recon_toolkit.geometry.camera import Camera
     from recon_toolkit.hookspecs import hookimpl
     from recon_toolkit.importing import Imported
+    from recon_toolkit.models import Model, ParameterGroup, Step
     from recon_toolkit.plugins import load_plugins
     from recon_toolkit.reconstructor import Reconstructor
     from recon_toolkit.result import Result
-    from recon_toolkit.structures import Batch, ImagePair, ModelOutput, Reconstruction, Rendering
+    from recon_toolkit.structures import Batch, ImagePair, Losses, ModelOutput, Reconstruction, Rendering
 
 __version__ = "0.1.0"
 
 _HOME = {
     "assembly": ("build_dataset", "build_losses", "build_model", "build_renderer"),
-    "components": ("Component", "command", "dataset", "detector", "encoder", "importer", "loss", "model", "renderer"),
+    "components": (
+        "Component",
+        "NewKind",
+        "command",
+        "dataset",
+        "detector",
+        "encoder",
+        "importer",
+        "loss",
+        "metric",
+        "model",
+        "optimizer",
+        "renderer",
+        "sampler",
+    ),
     "config.pipeline": ("load_pipeline",),
     "detection": ("Detection", "Detector"),
     "errors": ("CheckpointError", "ConfigError", "DataError", "PluginError", "ReconError", "TrainingError"),
     "geometry.camera": ("Camera",),
     "hookspecs": ("hookimpl",),
     "importing": ("Imported",),
+    "models": ("Model", "ParameterGroup", "Step"),
     "plugins": ("load_plugins",),
     "reconstructor": ("Reconstructor",),
     "result": ("Result",),
-    "structures": ("Batch", "ImagePair", "ModelOutput", "Reconstruction", "Rendering"),
+    "structures": ("Batch", "ImagePair", "Losses", "ModelOutput", "Reconstruction", "Rendering"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -58,13 +88,18 @@ __all__ = [
     "Detector",
     "ImagePair",
     "Imported",
+    "Losses",
+    "Model",
     "ModelOutput",
+    "NewKind",
+    "ParameterGroup",
     "PluginError",
     "ReconError",
     "Reconstruction",
     "Reconstructor",
     "Rendering",
     "Result",
+    "Step",
     "TrainingError",
     "__version__",
     "build_dataset",
@@ -80,8 +115,11 @@ __all__ = [
     "load_pipeline",
     "load_plugins",
     "loss",
+    "metric",
     "model",
+    "optimizer",
     "renderer",
+    "sampler",
 ]
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from recon_toolkit.config.contracts import check_contract, loss_arguments
 from recon_toolkit.config.pipeline import ResolvedComponent, ResolvedPipeline
-from recon_toolkit.config.schema import LossTermConfig
+from recon_toolkit.config.schema import LossTermConfig, TrainingConfig
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.data.sampling import Sampler, default_sampler
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.models import Model
 from recon_toolkit.registry import blamed
 
-#: Canonical depths that a renderer is given where the model has no options ``depth_min`` and ``depth_max``.
-DEPTH_RANGE = (0.9, 1.1)
+#: Groups of parameters, as torch's optimisers take them, → an optimiser.
+MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]
 
 Takes = Literal["pair", "output", "output and batch"]
 
@@ -79,7 +84,7 @@ def build_dataset(resolved: ResolvedPipeline) -> Any:
 def build_renderer(resolved: ResolvedPipeline) -> Any | None:
     """The renderer: callable (canonical depth, canonical image, view) → Rendering. None if the pipeline has none.
 
-    Its depth range is that of the model's options ``depth_min`` and ``depth_max``, or :data:`DEPTH_RANGE`.
+    Its depth range is what the model says (``canonical_depths``).
     """
     part = resolved.components.get(("renderer",))
     return part.build(camera=_camera(resolved), depth_range=_depth_range(resolved)) if part else None
@@ -99,7 +104,7 @@ def build_encoders(resolved: ResolvedPipeline) -> dict[str, nn.Module]:
     return encoders
 
 
-def build_model(resolved: ResolvedPipeline) -> nn.Module:
+def build_model(resolved: ResolvedPipeline) -> Model:
     """The model with its encoders and renderer, on the CPU.
 
     Weights are drawn from a generator seeded with the pipeline's ``seed``; torch's global one is left as it was.
@@ -118,7 +123,57 @@ def build_model(resolved: ResolvedPipeline) -> nn.Module:
             camera=_camera(resolved),
             image_size=resolved.pipeline.image_size,
         )
-    return _module(model, part)
+    if not isinstance(model, Model):
+        raise PluginError(
+            f"{part.who} is a {type(model).__name__}", where=part.where, remedy="derive it from recon_toolkit.Model"
+        )
+    return model
+
+
+def adam(config: TrainingConfig) -> MakeOptimizer:
+    """The optimiser of a pipeline that names none: Adam with the settings under ``training``."""
+    return lambda groups: torch.optim.Adam(groups, lr=config.learning_rate, betas=config.betas, fused=True)
+
+
+def build_optimizer(resolved: ResolvedPipeline) -> MakeOptimizer:
+    """What makes an optimiser of groups of parameters: the pipeline's component, or :func:`adam`."""
+    part = resolved.components.get(("optimizer",))
+    if part is None:
+        return adam(resolved.pipeline.training)
+
+    def make(parameters: list[dict[str, Any]]) -> Optimizer:
+        built = part.build(parameters=parameters, learning_rate=resolved.pipeline.training.learning_rate)
+        if not isinstance(built, Optimizer):
+            raise PluginError(
+                f"{part.who} made a {type(built).__name__}", where=part.where, remedy="return a torch.optim.Optimizer"
+            )
+        return built
+
+    return make
+
+
+def build_sampler(resolved: ResolvedPipeline, data: PackedImages, group_size: int) -> Sampler:
+    """Which images each training step sees: the pipeline's sampler, or the default.
+
+    Args:
+        resolved: the pipeline.
+        data: what is sampled.
+        group_size: the model's.
+    """
+    pipeline, part = resolved.pipeline, resolved.components.get(("sampler",))
+    size = pipeline.training.batch_size
+    if part is None:
+        return default_sampler(data, size, group_size, pipeline.seed)
+    built: Sampler = part.build(data=data, batch_size=size, group_size=group_size, seed=pipeline.seed)
+    with blamed(part.who):
+        indices = built.indices(0)
+    if not isinstance(indices, np.ndarray) or indices.shape != (size,) or indices.dtype != np.int64:
+        raise PluginError(
+            f"{part.who} gave no array ({size},) of int64 for a step",
+            where=part.where,
+            remedy="return one from indices()",
+        )
+    return built
 
 
 def build_losses(resolved: ResolvedPipeline) -> list[LossTerm]:
@@ -220,7 +275,9 @@ def _camera(resolved: ResolvedPipeline) -> Camera:
 
 
 def _depth_range(resolved: ResolvedPipeline) -> tuple[float, float]:
-    options: Mapping[str, Any] = resolved.components["model",].options
-    if "depth_min" in options and "depth_max" in options:
-        return float(options["depth_min"]), float(options["depth_max"])
-    return DEPTH_RANGE
+    part = resolved.components["model",]
+    if not inspect.isclass(part.target) or not issubclass(part.target, Model):
+        return Model.canonical_depths()
+    with blamed(part.who):
+        low, high = part.target.canonical_depths(**part.options)
+    return float(low), float(high)

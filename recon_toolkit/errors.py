@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each names the thing, the place and the remedy."""
+"""Errors that a user can fix: each names the thing, the place and the remedy."""
 
 from __future__ import annotations
 

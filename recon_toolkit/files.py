@@ -134,7 +134,7 @@ def remove_partials(folder: Path, *, of: str = "*", idle: float = 0.0) -> None:
     Args:
         folder: only files directly in it count; there may be none.
         of: the name of the file that was to be; any by default.
-        idle: only what nobody has changed for so many seconds, for folders that several processes write to.
+        idle: only what nobody has changed for this many seconds, for folders that several processes write to.
     """
     pattern = f".{of if of == '*' else glob.escape(of)}.partial-*"
     with suppress(OSError):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pluggy
 
-from recon_toolkit.components import Component
+from recon_toolkit.components import Component, NewKind
 
 #: Entry-point group, and pluggy's project name.
 PROJECT = "recon_toolkit"
@@ -35,6 +35,22 @@ def recon_components() -> Iterable[Component]:
     ...     yield Component("loss", "my-edges", "my_plugin.losses:edges", "difference of the edges")
     >>> next(recon_components()).name
     'my-edges'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it
+
+
+@hookspec
+def recon_kinds() -> Iterable[NewKind]:
+    """Yield kinds of components that the plugin declares, for its own components and for those of others.
+
+    What uses them asks ``load_plugins().registry.get(kind, name)``, or ``resolve_component`` for one with its options.
+
+    >>> from recon_toolkit import NewKind, hookimpl
+    >>> @hookimpl
+    ... def recon_kinds():
+    ...     yield NewKind("baker", frozenset({"mesh"}), "makes a texture of a mesh")
+    >>> next(recon_kinds()).name
+    'baker'
     """
     raise NotImplementedError  # a specification; pluggy never calls it
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import pluggy
 
 from recon_toolkit import hookspecs
-from recon_toolkit.components import KINDS, MARKER, Component
+from recon_toolkit.components import KINDS, MARKER, Component, NewKind
 from recon_toolkit.errors import PluginError
 from recon_toolkit.hookspecs import PROJECT
 from recon_toolkit.nearest import suggestion
@@ -47,6 +47,7 @@ class Plugin:
         components: what it contributes.
         pipelines: its folders of pipelines.
         models: its folders of trained models.
+        kinds: kinds of components that it declares.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Plugin:
     components: tuple[Component, ...]
     pipelines: tuple[Path, ...]
     models: tuple[Path, ...] = ()
+    kinds: tuple[NewKind, ...] = ()
 
     @property
     def own(self) -> bool:
@@ -159,7 +161,19 @@ def _load(files: Sequence[Path], disabled: frozenset[str], points: tuple[EntryPo
                     requested=isinstance(candidate.target, Path),
                 )
             )
-    components = [Registered(part, plugin.name) for plugin in plugins for part in plugin.components]
+    kinds = {kind.name: kind for plugin in plugins for kind in plugin.kinds}
+    for plugin in list(plugins):  # any other may declare its kinds, so all have to be known
+        strange = next((part for part in plugin.components if part.kind not in {*KINDS, *kinds}), None)
+        if strange is not None:
+            plugins.remove(plugin)
+            cause = f"'{strange.name}' is of kind '{strange.kind}' ({suggestion(strange.kind, [*KINDS, *kinds])})"
+            requested = any(path.name == plugin.name or str(path.resolve()) == plugin.name for path in files)
+            failures.append(PluginFailure(plugin.name, plugin.source, cause, requested=requested))
+    components = [
+        Registered(part, plugin.name, kinds[part.kind].supplied if part.kind in kinds else frozenset())
+        for plugin in plugins
+        for part in plugin.components
+    ]
     return PluginHost(tuple(plugins), tuple(failures), Registry(components, failures), tuple(files), disabled, points)
 
 
@@ -204,6 +218,7 @@ def _use(manager: pluggy.PluginManager, candidate: _Candidate) -> Plugin:
         components = [*_answers(manager, target, "recon_components"), *marked]
         folders = tuple(Path(folder) for folder in _answers(manager, target, "recon_pipelines"))
         models = tuple(Path(folder) for folder in _answers(manager, target, "recon_models"))
+        kinds = tuple(_kinds(_answers(manager, target, "recon_kinds")))
         return Plugin(
             candidate.name,
             candidate.version,
@@ -212,6 +227,7 @@ def _use(manager: pluggy.PluginManager, candidate: _Candidate) -> Plugin:
             tuple(_checked(components)),
             folders,
             models,
+            kinds,
         )
     except BaseException:
         manager.unregister(target)
@@ -276,13 +292,20 @@ def _marked(module: ModuleType) -> Iterator[Component]:
             yield component
 
 
+def _kinds(declared: Iterable[object]) -> Iterator[NewKind]:
+    for kind in declared:
+        if not isinstance(kind, NewKind):
+            raise PluginError(f"it declares {kind!r:.80}, which is no NewKind")
+        if kind.name in KINDS:
+            raise PluginError(f"it declares the kind '{kind.name}', which is the toolkit's")
+        yield kind
+
+
 def _checked(components: Iterable[object]) -> Iterator[Component]:
     seen: dict[tuple[str, str], Component] = {}
     for component in components:
         if not isinstance(component, Component):
             raise PluginError(f"it contributes {component!r:.80}, which is no Component")
-        if component.kind not in KINDS:
-            raise PluginError(f"'{component.name}' is of kind '{component.kind}' ({suggestion(component.kind, KINDS)})")
         if not component.name or any(letter.isspace() or letter == ":" for letter in component.name):
             raise PluginError(f"'{component.name}' is no name for a component: use letters, digits and hyphens")
         key = (component.kind, component.name)

@@ -59,7 +59,7 @@ def detector_for(trained: TrainedModel, name: str, host: PluginHost, settings: S
         ConfigError, PluginError: as for :func:`load_detector`.
     """
     if name == AUTO:
-        suited: Detector | str | None = getattr(trained.network, "detector", AUTO)
+        suited = trained.network.detector
         if not isinstance(suited, str):
             return suited
         name = suited

@@ -39,6 +39,8 @@ class Registered:
 
     component: Component
     provider: str
+    #: Arguments that are no options: what the core, or the plugin that declares the kind, supplies.
+    supplied: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> Kind:
@@ -61,7 +63,7 @@ class Registered:
                 raise
             raise PluginError(
                 f"{self.kind} '{self.name}' of plugin '{self.provider}' cannot be loaded: {describe(error)}",
-                remedy="--debug shows where; mend the plugin or use another component",
+                remedy="--debug shows where; fix the plugin or use another component",
             ) from error
 
 
@@ -126,7 +128,7 @@ class Registry:
     def __init__(self, components: Iterable[Registered] = (), failures: Iterable[PluginFailure] = ()) -> None:
         self.failures = tuple(failures)
         self._entries: dict[tuple[Kind, str], list[Registered]] = {}
-        for entry in sorted(components, key=lambda entry: (KINDS.index(entry.kind), entry.name, entry.provider)):
+        for entry in sorted(components, key=_order):
             self._entries.setdefault((entry.kind, entry.name), []).append(entry)
 
     def all(self) -> list[Registered]:
@@ -190,6 +192,12 @@ class Registry:
         if broken:
             remedy += f"; or it belongs to a plugin that is not working: {', '.join(broken)}"
         return remedy
+
+
+def _order(entry: Registered) -> tuple[int, str, str, str]:
+    """The toolkit's kinds first, in their order."""
+    rank = KINDS.index(entry.kind) if entry.kind in KINDS else len(KINDS)
+    return rank, entry.kind, entry.name, entry.provider
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recon_toolkit.errors import DataError
 from recon_toolkit.geometry.camera import Camera
-from recon_toolkit.structures import Reconstruction
+from recon_toolkit.structures import TEXTURES, Reconstruction
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from recon_toolkit.shapes.clouds import CleanCloud
     from recon_toolkit.shapes.forms import Cloud, Mesh
 
-#: What the texture of a mesh is made of.
-TEXTURES = ("photo", "model", "albedo")
 #: Vertices along a native pixel's side in meshes, which makes the surface look as smooth as it is.
 DETAIL = 2
 
@@ -162,6 +160,23 @@ class Result:
         return Result(self.found.to(device), self.camera, self.photo.to(device), self.name, self.box)
 
     @cached_property
+    def outlined(self) -> Reconstruction:
+        """The maps on the CPU, with the object's outline as seen from the front.
+
+        Where the model does not say it, it is taken from the photograph's colours; where these do not tell the object
+        from what is around it, there is none.
+        """
+        found = self.found.to("cpu")
+        if found.canonical_depth is None or found.view is None or found.canonical_mask is not None:
+            return found
+        from recon_toolkit.export.silhouette import canonical_silhouette, photo_silhouette
+
+        silhouette = photo_silhouette(self.photo)
+        if silhouette is None:
+            return found
+        return replace(found, canonical_mask=canonical_silhouette(found, self.camera, silhouette))
+
+    @cached_property
     def photo_texture(self) -> Tensor:
         """The photograph as a texture of the object seen from the front, (3, 256, 256) on the CPU.
 
@@ -205,10 +220,10 @@ class Result:
         from recon_toolkit.export.mesh import mesh_from_depth
         from recon_toolkit.export.surface import surface_of
 
-        depth, mask = surface_of(self.found)
+        depth, mask, outlined = surface_of(self.outlined if trim else self.found)
         # What a model sees in the input view has a mask that ends at the object already.
         trim = trim and self.found.canonical_depth is not None
-        return mesh_from_depth(depth, self.camera, mask=mask, detail=detail, trim=trim)
+        return mesh_from_depth(depth, self.camera, mask=mask, detail=detail, trim=trim, rim=not outlined)
 
     def save(self, folder: str | Path, outputs: Sequence[str] | None = None) -> list[Path]:
         """Write files into ``folder``, which is made where it is missing.

@@ -18,6 +18,8 @@ from torch import Tensor
 from recon_toolkit.errors import ReconError
 
 T = TypeVar("T")
+#: What the texture of a reconstructed object can be made of.
+TEXTURES = ("photo", "model", "albedo")
 
 
 def to_device(value: T, device: torch.device | str) -> T:
@@ -42,6 +44,7 @@ class Batch:
     albedo: Tensor | None = None  # (B, 3, H, W) in [0, 1]
     light: Tensor | None = None  # (B, 5): ambient, diffuse, direction (3, unit)
     view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
+    group: Tensor | None = None  # (B,) int64, which images belong together: of a person, a video, an object
     #: Other fields of the data set, by name, each (B, …): whatever a method compares with.
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     #: (B,) int64 ≥ 0, in training: a random number for each image, another one at each step, so that a model that
@@ -122,6 +125,14 @@ class ModelOutput:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """What an optimiser minimises, and what it is made of."""
+
+    total: Tensor  # a scalar
+    terms: Mapping[str, Tensor] = field(default_factory=dict)  # every term's mean before its weight, without gradient
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """The typed result of a model for a batch of photographs. Fields a model does not predict are None."""
 
@@ -137,6 +148,7 @@ class Reconstruction:
     canonical_normals: Tensor | None = None  # (B, 3, H, W)
     canonical_shading: Tensor | None = None  # (B, 1, H, W)
     canonical_image: Tensor | None = None  # (B, 3, H, W)
+    canonical_mask: Tensor | None = None  # (B, H, W) bool: the object without what is around it
     light: Tensor | None = None  # (B, 5): ambient, diffuse, direction
     view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
     confidence: Tensor | None = None  # (B, 1, H, W) spread sigma of the plain reconstruction

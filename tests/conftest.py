@@ -1,5 +1,6 @@
 """Shared surroundings: a cache of its own for the whole session, and a pipeline small enough to train in seconds."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import pytest
 import torch
 
 Run = Callable[..., tuple[int, str, str]]
+
+# Processes that run tests side by side share the cores; more threads than that wait for one another.
+torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 TINY = """
 extends: unsup3d-quick-photometric

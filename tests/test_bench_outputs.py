@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from recon_toolkit.bench.curves import mean_curve, write_bars, write_curves
-from recon_toolkit.bench.latex import escape
 from recon_toolkit.bench.layout import number
 from recon_toolkit.bench.live import Live
 from recon_toolkit.bench.metrics import BASELINES
@@ -25,7 +24,7 @@ from recon_toolkit.bench.report import (
     read_report,
 )
 from recon_toolkit.bench.state import RunState
-from recon_toolkit.bench.tables import latex, markdown, write_tables
+from recon_toolkit.bench.tables import latex, latex_escape, markdown, write_tables
 from recon_toolkit.progress import LOG_INTERVAL, Progress
 
 NASTY = "100% <b>&_x|y_ {a}$#~^\\"
@@ -221,8 +220,8 @@ def test_latex_is_balanced_and_escaped():
 
 
 def test_latex_escapes_every_character_that_it_may_lack():
-    assert escape("a_b ±×° 10⁻²") == r"a\_b $\pm$$\times$$^{\circ}$ 10$^{-2}$"
-    assert escape("λ é 面") == r"$\lambda$ é U+9762"
+    assert latex_escape("a_b ±×° 10⁻²") == r"a\_b $\pm$$\times$$^{\circ}$ 10$^{-2}$"
+    assert latex_escape("λ é 面") == r"$\lambda$ é U+9762"
 
 
 class Page(HTMLParser):

@@ -13,9 +13,7 @@ HEAD = (
 )
 HEAD += "from recon_toolkit.components import *\nfrom recon_toolkit.structures import Rendering\n"
 NO_MODULE = "class X:\n    def __init__(self, in_channels): pass\n    def forward(self, image): pass"
-MODEL = (
-    "class X(nn.Module):\n    def __init__(self, encoders, renderer, camera, image_size):\n        super().__init__()\n"
-)
+MODEL = "class X(Model):\n    def __init__(self, encoders, renderer, camera, image_size):\n        super().__init__()\n"
 USES = MODEL + "        self.encoders = nn.ModuleDict(encoders)\n    def forward(self, batch): pass"
 
 #: Kind, code, and what is said to be wrong; nothing where all is well.
@@ -35,11 +33,20 @@ CONTRACTS = [
     ("loss", "def X(prediction): pass", "takes (prediction)"),
     ("loss", "class X:\n    pass", "neither forward nor __call__"),
     ("loss", "def X(output, batch): pass", None),
-    ("model", "class X:\n    def forward(self, batch): pass", "no torch.nn.Module"),
-    ("model", "class X(nn.Module):\n    pass", "lacks the method 'forward'"),
+    ("metric", "class X:\n    pass", "no function that the decorator"),
+    ("metric", "def X(prediction, truth): pass", "a metric of depth takes (prediction, truth, mask)"),
+    ("metric", "def X(prediction, truth, mask, *, least: float = 1.0): pass", None),
+    ("model", "class X:\n    def forward(self, batch): pass", "no recon_toolkit.Model"),
+    ("model", "class X(nn.Module):\n    def forward(self, batch): pass", "no recon_toolkit.Model"),
+    ("model", "class X(Model):\n    pass", "lacks the method 'forward'"),
     ("model", USES, "lacks the class method 'encoder_channels'"),
     ("model", USES + "\n    def encoder_channels(self): pass", "'encoder_channels' is no class method"),
     ("model", MODEL + "    def forward(self, batch): pass", None),
+    ("model", MODEL + "    def training_step(self, batch, step): pass", None),
+    ("sampler", "class X:\n    def indices(self, step): pass", "lacks the method epoch(step)"),
+    ("sampler", "class X:\n    def indices(self, step): pass\n    def epoch(self, step): pass", None),
+    ("optimizer", "def X(learning_rate: float): pass", "does not take the argument 'parameters'"),
+    ("optimizer", "def X(parameters, *, momentum: float = 0.9): pass", None),
     ("detector", "class X:\n    pass", "lacks __call__(self, image)"),
     ("detector", "def X(): pass", "does not take an image"),
     ("detector", "def X(image, *, share: float): pass", None),
@@ -51,7 +58,7 @@ CONTRACTS = [
 
 
 def plugin(path, kind, code):
-    path.write_text(f"{HEAD}@{kind}('mine')\n{code}\n")
+    path.write_text(f"{HEAD}from recon_toolkit import *\n@{kind}('mine')\n{code}\n")
     return path
 
 

@@ -48,7 +48,7 @@ from recon_toolkit import Detection, Reconstructor
 from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
-from recon_toolkit.demo import protocol
+from recon_toolkit.demo import server as protocol
 from recon_toolkit.demo.limits import Limits
 from recon_toolkit.demo.listen import address_of, listen, listens_to_this_machine_only
 from recon_toolkit.errors import ReconError

@@ -19,7 +19,7 @@ from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.dataset_files import write_dataset
 from recon_toolkit.export.maps import write_maps
 from recon_toolkit.export.mesh import mesh_from_depth
-from recon_toolkit.export.obj import write_obj
+from recon_toolkit.export.mesh_files import write_obj
 from recon_toolkit.export.overview import data_overview, overview
 from recon_toolkit.export.pictures import depth_picture, normals_picture, to_bytes, write_depth_png
 from recon_toolkit.export.surface import object_mask

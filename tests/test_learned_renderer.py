@@ -19,8 +19,8 @@ from recon_toolkit.geometry import Camera, normals_from_depth, shade
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.rendering import DepthMeshRenderer, render_object
 from recon_toolkit.structures import Reconstruction
+from recon_toolkit.training.gradients import split
 from recon_toolkit.training.run import run_pipeline
-from recon_toolkit.training.shards import split
 from recon_toolkit.training.trained import load_run
 
 RANGE = (0.9, 1.1)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recon_toolkit.evaluation.baselines import average_depth
 from recon_toolkit.evaluation.metrics import DepthMetrics, depth_metrics, erode, foreground
-from recon_toolkit.evaluation.report import DepthEvaluator
+from recon_toolkit.evaluation.report import DepthEvaluator, average_depth
 from recon_toolkit.geometry.camera import Camera
 
 CAMERA = Camera(10.0)

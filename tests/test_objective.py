@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from recon_toolkit.assembly import LossTerm
+from recon_toolkit.data.mirroring import mirror
+from recon_toolkit.data.sampling import endless, mirrored, share_of
 from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.models import Step
 from recon_toolkit.structures import Batch, ImagePair, ModelOutput
 from recon_toolkit.training.objective import Objective, masked_mean, negative_log_likelihood, spread_for
-from recon_toolkit.training.sampler import Sampler, mirror
 
 
 def absolute(prediction, target):
@@ -110,24 +112,19 @@ def test_a_loss_that_returns_no_map_is_named():
 
 
 def test_every_epoch_sees_every_image_once():
-    sampler = Sampler(count=10, batch_size=4, seed=3)
-    seen = [i for step in range(5) for i in sampler.indices(step)]  # 20 images: two epochs
+    seen = [i for step in range(5) for i in endless(4 * step, 4, 10, (3,))]  # 20 images: two epochs
     assert sorted(seen[:10]) == list(range(10)) and sorted(seen[10:]) == list(range(10))
-    assert seen[:10] != seen[10:]
-
-
-def test_a_step_depends_on_nothing_but_seed_and_number():
-    one, two = Sampler(100, 8, seed=5), Sampler(100, 8, seed=5)
-    for step in range(30):
-        one.indices(step)
-    assert (one.indices(31) == two.indices(31)).all() and torch.equal(one.mirrored(31), two.mirrored(31))
-    assert (one.indices(0) != Sampler(100, 8, seed=6).indices(0)).any()
+    assert seen[:10] != seen[10:] and seen[:4] != endless(0, 4, 10, (4,)).tolist()
 
 
 def test_processes_share_a_batch_without_overlap():
-    whole = Sampler(100, 8, seed=1).indices(4)
-    parts = [Sampler(100, 8, seed=1, rank=rank, world=2).indices(4) for rank in range(2)]
+    whole = endless(32, 8, 100, (1,))
+    parts = [share_of(whole, rank, 2) for rank in range(2)]
     assert sorted(whole) == sorted([*parts[0], *parts[1]]) and len(parts[0]) == 4
+    pairs = share_of(whole, 1, 2, group_size=2).reshape(-1, 2).tolist()
+    assert pairs == [whole[2:4].tolist(), whole[6:8].tolist()]  # groups stay whole
+    flags = mirrored(0, 3, 12, group_size=3).reshape(4, 3)
+    assert (flags == flags[:, :1]).all()
 
 
 def test_mirroring_twice_gives_the_batch_back_and_turns_vectors():
@@ -152,10 +149,20 @@ def test_mirroring_twice_gives_the_batch_back_and_turns_vectors():
 # -- shards ----------------------------------------------------------------------------------------------------------
 
 
+def one_loss(gradienter, losses_of, batch, parameters):
+    """The losses of a step that has one."""
+
+    def begin(shard):
+        return iter([("main", losses_of(shard))]), Step(0, 0.0, None)
+
+    (found,) = gradienter(begin, batch, {"main": parameters})
+    return found.losses
+
+
 def test_gradients_of_shards_are_their_weighted_mean():
     from torch import nn
 
-    from recon_toolkit.training.shards import ShardedGradients, split
+    from recon_toolkit.training.gradients import Gradienter, split
 
     generator = torch.Generator().manual_seed(0)
     batch = Batch(image=torch.rand(5, 3, 8, 8, generator=generator), index=torch.arange(5))
@@ -165,16 +172,15 @@ def test_gradients_of_shards_are_their_weighted_mean():
     parameters = [*network.parameters(), unused]
     objective = Objective([term()])
 
-    def forward(shard):
+    def losses_of(shard):
         pair = ImagePair(network(shard.image), shard.image)
-        found = ModelOutput(pairs={"plain": pair}, factors={})
-        return found, objective(found)
+        return objective(ModelOutput(pairs={"plain": pair}, factors={}))
 
-    _, losses = ShardedGradients(2)(forward, batch, parameters)
+    losses = one_loss(Gradienter(2), losses_of, batch, parameters)
     got = [p.grad for p in parameters]
     # No mask: the weighted mean over shards is the mean over the batch.
     network.zero_grad()
-    _, whole = forward(batch)
+    whole = losses_of(batch)
     whole.total.backward()
     torch.testing.assert_close(losses.total, whole.total.detach())
     torch.testing.assert_close(losses.terms["colour"], whole.terms["colour"])
@@ -189,8 +195,8 @@ def test_a_step_of_shards_is_the_step_of_the_batch_whatever_the_layout():
 
     from torch import nn
 
-    from recon_toolkit.training.objective import Losses
-    from recon_toolkit.training.shards import ShardedGradients
+    from recon_toolkit.structures import Losses
+    from recon_toolkit.training.gradients import Gradienter
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ConvTranspose2d(5, 3, 3))
@@ -201,15 +207,15 @@ def test_a_step_of_shards_is_the_step_of_the_batch_whatever_the_layout():
         def forward(shard):
             image = shard.image.contiguous(memory_format=torch.channels_last)
             loss = (model(image) - shard.image).square().mean()
-            return ModelOutput(pairs={}, factors={}), Losses(loss, {})
+            return Losses(loss)
 
         return forward
 
     steps = [torch.optim.Adam(model.parameters(), lr=0.1, fused=True) for model in (network, alone)]
-    shards = ShardedGradients(2)
-    shards(forward_of(network), batch, list(network.parameters()))
+    shards = Gradienter(2)
+    one_loss(shards, forward_of(network), batch, list(network.parameters()))
     shards.close()
-    forward_of(alone)(batch)[1].total.backward()
+    forward_of(alone)(batch).total.backward()
     for step in steps:
         step.step()
     for ours, theirs in zip(network.parameters(), alone.parameters(), strict=True):
@@ -220,7 +226,7 @@ def test_a_step_of_shards_is_the_step_of_the_batch_whatever_the_layout():
 def test_batch_normalisation_is_not_shared_among_threads():
     from torch import nn
 
-    from recon_toolkit.training.shards import check_shardable
+    from recon_toolkit.training.gradients import check_shardable
 
     with pytest.raises(ReconError, match=r"batch normalisation \(1\).*set it to 1"):
         check_shardable(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))

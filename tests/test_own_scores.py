@@ -64,9 +64,6 @@ def test_a_missing_metric_is_named():
 
 
 def test_tables_know_the_metrics_of_their_models():
-    class Brings:
-        scores = SHEET
-
-    known = known_metrics([Brings, object])
+    known = known_metrics([SHEET, ScoreSheet(())])
     assert known["error"].needs == "own" and known["mad"] is METRICS["mad"] and "error" not in METRICS
-    assert known_baselines([Brings])["worst-guess"] == "worst guess"
+    assert known_baselines([SHEET])["worst-guess"] == "worst guess"

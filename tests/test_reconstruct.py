@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from recon_toolkit import DataError, ReconError, Reconstructor, Result, load_pipeline
+from recon_toolkit import DataError, Model, ReconError, Reconstructor, Result, load_pipeline
 from recon_toolkit.detection import Detection
 from recon_toolkit.errors import CheckpointError, PluginError
 from recon_toolkit.inference.batch import reconstruct_files
@@ -137,7 +137,7 @@ def test_names_that_programs_stumble_over(recon: Run, run_folder: Path, tmp_path
 
 
 def test_one_object_that_cannot_be_written_leaves_the_others(run_folder: Path, tmp_path: Path) -> None:
-    class Lost(torch.nn.Module):
+    class Lost(Model):
         """A model that has lost one object of three."""
 
         def __init__(self, network: torch.nn.Module) -> None:

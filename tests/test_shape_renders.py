@@ -579,7 +579,7 @@ def test_the_command_goes_on_after_bad_meshes_and_says_so(tmp_path, app):
     refused = run(tmp_path / "in", "--out", out)
     assert isinstance(refused.exception, DataError) and "is not empty" in str(refused.exception)
 
-    # An object without one of its files is drawn again, the others are kept; a mended mesh comes in.
+    # An object without one of its files is drawn again, the others are kept; a repaired mesh comes in.
     kept = out / "objects_depth" / "a.mat"
     before = kept.stat().st_mtime_ns
     (out / "objects_testGT" / "b.mat").unlink()

@@ -13,14 +13,13 @@ from scipy.spatial import ConvexHull
 from recon_toolkit.errors import DataError
 from recon_toolkit.evaluation.clouds import cloud_metrics, nearest_distances
 from recon_toolkit.shapes.binvox import binvox_bytes, voxels_from_binvox
+from recon_toolkit.shapes.clouds import normals_of
 from recon_toolkit.shapes.contour import contour, mesh_of_voxels, unambiguous
+from recon_toolkit.shapes.convert import sampled, solid_of
 from recon_toolkit.shapes.field import solid_field
 from recon_toolkit.shapes.forms import Cloud, Mesh, Voxels
-from recon_toolkit.shapes.normals import normals_of
 from recon_toolkit.shapes.outliers import without_outliers
 from recon_toolkit.shapes.printable import check_printable
-from recon_toolkit.shapes.sampling import sampled
-from recon_toolkit.shapes.solidify import solid_of
 from recon_toolkit.shapes.voxels import voxels_of_cloud, voxels_of_mesh
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from recon_synthetic_faces.dataset import SyntheticFaces
 from recon_synthetic_faces.head import SKIN, template
-from recon_synthetic_faces.modes import ASYMMETRY_MODES, IDENTITY_MODES, basis
+from recon_synthetic_faces.modes import ANATOMY_MODES, ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, basis
 from recon_synthetic_faces.render import Pictures
 from recon_synthetic_faces.scene import Ranges, draw_scenes
 from torch.nn import functional as F
@@ -248,3 +248,46 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
         SyntheticFaces().open("dev", 32, DataContext(cache=tmp_path))
     with pytest.raises(DataError, match="image size"):
         SyntheticFaces().open("train", 512, DataContext(cache=tmp_path))
+
+
+def test_anatomy_changes_heads_and_nothing_else() -> None:
+    plain = draw_scenes(np.arange(40), "train", 0, Ranges())
+    drawn = draw_scenes(np.arange(40), "train", 0, Ranges(), anatomy=0.5)
+    others = [name for name in plain.dtype.names if name != "coefficients"]
+    assert (plain[others] == drawn[others]).all()
+    changed = drawn["coefficients"][:, ANATOMY_MODES.start] == 1
+    assert 10 <= changed.sum() <= 30  # 40 draws at a half: four standard deviations are 13
+    assert (drawn["coefficients"][~changed] == plain["coefficients"][~changed]).all()
+    everybody = draw_scenes(np.arange(40), "train", 0, Ranges(), anatomy=1.0)["coefficients"]
+    assert (everybody[:, ANATOMY_MODES.start] == 1).all()
+    assert (everybody[:, EXPRESSION_MODES] == plain["coefficients"][:, EXPRESSION_MODES]).all()
+
+
+def test_anatomical_heads_are_faces() -> None:
+    """Landmarks of the chart lie where they lie on a face, and the skin in front does not fold, for 30 people."""
+    head = template()
+    scenes = draw_scenes(np.arange(30), "train", 3, Ranges(), anatomy=1.0)
+    scenes["coefficients"][:, EXPRESSION_MODES] = 0
+    heads = head.points + np.einsum("nk,kvc->nvc", scenes["coefficients"], basis())
+    skin = head.part == SKIN
+
+    def at(x: float, y: float) -> NDArray[np.float64]:
+        away = np.hypot(head.chart[:, 0] - x, head.chart[:, 1] - y)
+        place = np.where(skin & (np.abs(head.chart[:, 2]) < 1.2), away, np.inf)
+        return np.asarray(heads[:, place.argmin()])
+
+    tip, bridge, eye, mouth, chin = at(0, 44), at(0, 0), at(32, 0), at(0, 73), at(0, 106)
+    # Depth grows away from the camera: the tip of the nose is in front of all, the eyes lie behind the bridge.
+    assert (tip[:, 2] < np.minimum(bridge, mouth)[:, 2] - 5).all()
+    assert (eye[:, 2] > bridge[:, 2]).all()
+    assert (tip[:, 1] > bridge[:, 1] + 15).all() and (mouth[:, 1] > tip[:, 1] + 10).all()
+    assert (chin[:, 1] > mouth[:, 1] + 10).all()
+    # No mode moves the mean face off its middle; people may be uneven by some millimetres.
+    assert abs(float(tip[:, 0].mean())) < 1.5
+    faces = head.faces[head.face_part == SKIN]
+    theta, y = head.chart[faces][..., 2], head.chart[faces][..., 1]
+    front = faces[(np.abs(theta) < 0.6).all(1) & (y > -60).all(1) & (y < 45).all(1)]
+    a, b, c = (heads[:, front[:, n]] for n in range(3))
+    away = np.cross(b - a, c - a)[..., 2]
+    # The same winding as the template's: a triangle of these open parts of the face never faces backwards.
+    assert (np.sign(away) == np.sign(np.median(away))).mean() > 0.99

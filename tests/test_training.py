@@ -13,17 +13,21 @@ import time
 
 import pytest
 import torch
+from recon_unsup3d.model import REMEDIES
 from safetensors.torch import load_file, save_file
 
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.data.fields import FieldSpec, field_specs
+from recon_toolkit.data.mirroring import check_mirrorable
+from recon_toolkit.data.sampling import random_numbers
 from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
+from recon_toolkit.models import shape_findings, sigma_findings
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.progress import Progress
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.health import Health
 from recon_toolkit.training.log import MetricsLog, read_log
 from recon_toolkit.training.run import run_pipeline
-from recon_toolkit.training.sampler import Sampler, check_mirrorable
 from recon_toolkit.training.trained import load_run
 
 
@@ -225,17 +229,16 @@ def test_confidence_without_its_network_is_a_clear_error(tiny, tmp_path):
 
 
 def test_random_numbers_of_images_depend_on_seed_and_step_alone():
-    whole = Sampler(100, 8, seed=3)
-    parts = [Sampler(100, 8, seed=3, rank=rank, world=2).draws(5) for rank in (0, 1)]
-    assert torch.equal(torch.stack(parts, 1).flatten(), whole.draws(5))
-    assert len({*whole.draws(5).tolist(), *whole.draws(6).tolist(), *Sampler(100, 8, seed=4).draws(5).tolist()}) == 24
-    assert int(whole.draws(5).min()) >= 0
+    whole = random_numbers(3, 5, 8)
+    assert whole.tolist() == random_numbers(3, 5, 8).tolist() and whole.min() >= 0
+    assert len({*whole.tolist(), *random_numbers(3, 6, 8).tolist(), *random_numbers(4, 5, 8).tolist()}) == 24
 
 
 def test_what_cannot_be_mirrored_is_named():
-    check_mirrorable(["image", "depth", "view"])
+    label, strange = FieldSpec(dtype="int32", shape=(), kind="plain"), FieldSpec(dtype="float32", shape=(3,))
+    check_mirrorable({**field_specs(8, ("image", "depth", "view")), "kind": label})
     with pytest.raises(ReconError, match=r"augment_flip.*mirrored together with cloud, parts"):
-        check_mirrorable(["image", "parts", "cloud"])
+        check_mirrorable({**field_specs(8), "parts": strange, "cloud": strange})
 
 
 # -- health ----------------------------------------------------------------------------------------------------------
@@ -252,8 +255,9 @@ def bump(scale=0.05):
 CHECKERS = (torch.arange(32)[:, None] + torch.arange(32)) % 2
 
 
-def names(diagnostics, spreads=None, gradients=None, skipped=0):
-    found, _ = Health().check(diagnostics, spreads or {}, gradients or {}, skipped)
+def names(diagnostics, sigmas=None, gradients=None, skipped=0, settled=True):
+    own = shape_findings(diagnostics, REMEDIES, settled=settled) + sigma_findings(sigmas or {}, REMEDIES)
+    found, _ = Health().check(own, gradients or {}, skipped)
     return [finding.name for finding in found]
 
 
@@ -286,16 +290,16 @@ def test_known_failures_are_named(diagnostics, expected):
 
 def test_one_shape_for_all_is_no_failure_at_the_start():
     diagnostics = {"canonical_depth": bump()[:1].expand(8, 32, 32), "depth_range": RANGE}
-    assert Health().check(diagnostics, {}, {}, 0, settled=False)[0] == []
+    assert names(diagnostics, settled=False) == []
 
 
 def test_confidence_gradients_and_nan_are_watched_and_reported_once():
     assert names({}, {"plain": torch.full((1, 1, 4, 4), 5.0)}) == ["confidence-plain"]
     assert names({}, gradients={"depth": 0.0, "view": 1.0}) == ["dead-gradients"]
     health = Health()
-    _, new = health.check({}, {}, {}, 3)
+    _, new = health.check([], {}, 3)
     assert [f.name for f in new] == ["nan"] and "3 steps" in new[0].message
-    found, again = health.check({}, {}, {}, 1)
+    found, again = health.check([], {}, 1)
     assert [f.name for f in found] == ["nan"] and again == []
 
 
@@ -357,15 +361,18 @@ def test_a_folder_with_only_training_images_can_be_trained_on(tiny, tmp_path):
 def test_a_network_can_warm_up_more_slowly_than_the_rest():
     from torch import nn
 
+    from recon_toolkit import ParameterGroup
+    from recon_toolkit.config.schema import TrainingConfig
     from recon_toolkit.training.parts import parameter_groups
 
     model = nn.Module()
     model.encoders = nn.ModuleDict({"depth": nn.Linear(2, 2), "view": nn.Linear(2, 3)})
-    own, rest = parameter_groups(model, {"depth": 500})
+    whole = ParameterGroup(list(model.parameters()))
+    own, rest = parameter_groups(model, whole, TrainingConfig(steps=1, part_warmup_steps={"depth": 500}))
     assert own["warmup"] == 500 and own["params"] == list(model.encoders["depth"].parameters())
     assert rest["warmup"] == 0 and rest["params"] == list(model.encoders["view"].parameters())
     with pytest.raises(ReconError, match=r"no network 'dept'.*depth, view"):
-        parameter_groups(model, {"dept": 500})
+        parameter_groups(model, whole, TrainingConfig(steps=1, part_warmup_steps={"dept": 500}))
 
 
 RAISING_DATASET = """

@@ -13,7 +13,7 @@ from recon_toolkit import Batch
 from recon_toolkit.errors import ReconError
 from recon_toolkit.geometry import Camera
 from recon_toolkit.rendering import DepthMeshRenderer
-from recon_toolkit.training.estimate import parameter_count
+from recon_toolkit.training.budget import parameter_count
 
 
 def model(size=32, confidence=True, **options):
@@ -107,10 +107,10 @@ def test_the_flipped_pair_is_the_mirrored_object_in_the_same_view_and_light():
     net = model(confidence=False)
     found = net(batch())
     depth, albedo = found.factors["canonical_depth"], found.factors["canonical_albedo"]
-    image, _, _ = net._lit(depth.flip(-1), albedo.flip(-1), found.factors["light"])
+    image = net.lit(depth.flip(-1), albedo.flip(-1), found.factors["light"]).image
     expected = net.renderer(depth.flip(-1), image, found.factors["view"])
     torch.testing.assert_close(found.pairs["flipped"].prediction, expected.image)
-    plain, _, _ = net._lit(depth, albedo, found.factors["light"])
+    plain = net.lit(depth, albedo, found.factors["light"]).image
     mask = net.renderer(depth, plain, found.factors["view"]).mask & expected.mask
     assert torch.equal(found.pairs["plain"].mask, mask.float())
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from recon_toolkit import dataset, encoder, loss, model, renderer
+from recon_toolkit import Model, dataset, encoder, loss, model, renderer
 
 
 @encoder("toy-encoder")
@@ -39,7 +39,7 @@ class ToyRenderer:
 
 
 @model("toy-model")
-class ToyModel(nn.Module):
+class ToyModel(Model):
     """Depth and, if wanted, light."""
 
     def __init__(
@@ -63,7 +63,7 @@ class ToyModel(nn.Module):
         return {"depth": (3, 1), "extra": (3, 9), **({"light": (3, 4)} if light else {})}
 
     @classmethod
-    def optional_encoders(cls) -> set[str]:
+    def optional_encoders(cls, **_: Any) -> set[str]:
         return {"extra"}
 
     @classmethod

@@ -13,7 +13,7 @@ from recon_toolkit.data.packing import Source, find_images, named, pack_sources
 from recon_toolkit.errors import DataError, MissingSplit
 from recon_toolkit.progress import QUIET
 
-#: Below so many images a run says what would do.
+#: Images below which a run says what would do.
 FEW = 1000
 
 
@@ -35,6 +35,8 @@ class ImageFolder:
         split: ``auto``, as above, or ``all``: every image is trained on, and validated and tested with.
         val_fraction: share of the images for validation, where there are no sub-folders.
         test_fraction: share of the images for testing, likewise.
+        group: ``folder``: the images of a folder belong together, as those of one person, for samplers and methods that
+            look at several images of one object.
     """
 
     splits: ClassVar[tuple[str, ...]] = SPLITS
@@ -47,6 +49,7 @@ class ImageFolder:
         split: Literal["auto", "all"] = "auto",
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
+        group: Literal["none", "folder"] = "none",
     ) -> None:
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise DataError(
@@ -56,7 +59,7 @@ class ImageFolder:
             )
         self.root = root
         self.crop = crop_from_option(crop, option="dataset.crop")
-        self.split = split
+        self.split, self.group = split, group
         self.fractions = {"val": val_fraction, "test": test_fraction}
 
     def open(self, split: str, size: int, context: DataContext) -> PackedImages:
@@ -75,7 +78,10 @@ class ImageFolder:
                 f"{root}: {len(names)} images to train on are few: a shape is learned from some thousand, so few are "
                 "rather remembered. More photographs would do, or a model that is trained already: recon reconstruct"
             )
-        sources = [Source(name, path, self.crop) for name, path in names.items()]
+        sources = [
+            Source(name, path, self.crop, group=name.rpartition("/")[0] or "." if self.group == "folder" else None)
+            for name, path in names.items()
+        ]
         return pack_sources(sources, dataset="image-folder", split=split, size=size, context=context)
 
     def _of_split(

@@ -21,8 +21,14 @@ from recon_toolkit.errors import DataError
 _CHUNK = 2048
 
 
+#: The field that says which part an image is of.
+PART = "part"
+
+
 class Mixture:
     """Several data sets whose images are trained on together; an epoch shows each image once.
+
+    The field ``part`` says which data set an image is of, so that the sampler ``balanced`` can draw them by shares.
 
     Images of a part without ground truth have an empty mask, so that a loss that compares with the truth, such as
     ``supervised-depth``, counts nothing there. Validation and test images are those of one part.
@@ -73,6 +79,7 @@ class Mixture:
         if len(packs) == 1:
             return next(iter(packs.values()))
         specs = self._specs(packs)
+        specs[PART] = FieldSpec(dtype="int32", shape=(), kind="plain", words=tuple(packs))
         key = content_key({"parts": [pack.fingerprint for pack in packs.values()], "fields": list(specs)})
         count = sum(map(len, packs.values()))
         folder = context.cache / "mixture" / f"{split}-{size}px-{count}-{key}"
@@ -84,10 +91,11 @@ class Mixture:
             PackWriter(folder, count, size, specs) as writer,
             context.progress.task("mixing data sets", count, "img") as task,
         ):
-            for part, pack in packs.items():
+            for number, (part, pack) in enumerate(packs.items()):
                 for first in range(0, len(pack), _CHUNK):
                     rows = np.arange(first, min(first + _CHUNK, len(pack)))
-                    writer.write(start, **_entries(pack, rows, specs))
+                    entries = _entries(pack, rows, specs) | {PART: np.full(len(rows), number, np.int32)}
+                    writer.write(start, **entries)
                     start += len(rows)
                     task.advance(len(rows))
                 names += [f"{part}/{name}" for name in pack.names]

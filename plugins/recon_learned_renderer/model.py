@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recon_learned_renderer.factors import Factors, Ranges, canonical_object, draw
 from recon_learned_renderer.renderer import LAYERS, WIDTH, LearnedRenderer, Prediction
-from recon_toolkit import Batch, ImagePair, ModelOutput, ReconError, Rendering
+from recon_toolkit import Batch, ImagePair, Model, ModelOutput, ReconError, Rendering
 from recon_toolkit.export.pictures import depth_picture
 from recon_toolkit.geometry import Camera, normals_from_depth, shade
 from recon_toolkit.rendering import render_object
@@ -18,7 +18,7 @@ from recon_toolkit.rendering import render_object
 _TRAINING, _SCORING = 0, 1  # streams of random numbers
 
 
-class LearnedRendererModel(nn.Module):
+class LearnedRendererModel(Model):
     """Trains a :class:`~recon_learned_renderer.renderer.LearnedRenderer` to draw what an exact renderer draws.
 
     The factors are synthetic: depth and albedo are the data set's true ones, as if each photograph showed its object
@@ -93,7 +93,7 @@ class LearnedRendererModel(nn.Module):
         self.student.set_image_size(image_size)
 
     @classmethod
-    def image_pairs(cls) -> frozenset[str]:
+    def image_pairs(cls, **_options: Any) -> frozenset[str]:
         """What a loss term's ``of`` can name."""
         return frozenset({"plain"})
 

@@ -84,7 +84,7 @@ class LaplacianPyramid:
         """Images (B, C, H, W) in [0, 1] → residual (B, C, H, W) ≥ 0, the weighted sum over levels at full size.
 
         Raises:
-            ReconError: the images are too small for so many levels.
+            ReconError: the images are too small for that many levels.
         """
         side, levels = min(prediction.shape[-2:]), len(self.weights)
         if side < 2 ** (levels - 1):

@@ -180,7 +180,7 @@ def render_meshes(
     """Draw meshes into a folder of the layout that :mod:`recon_object_views.shapenet` describes.
 
     Every file is written whole or not at all, the lists last. Splits are a permutation of all meshes by the seed, those
-    that cannot be used among them, so that a mesh that is mended later changes no other's split.
+    that cannot be used among them, so that a mesh that is repaired later changes no other's split.
 
     Args:
         meshes: files and folders; see :func:`recon_object_views.meshes.find_meshes`.
@@ -224,7 +224,7 @@ def render_meshes(
     if len(failed) == len(found):
         bad = next(iter(failed.values()))
         raise DataError(f"none of the {len(found)} meshes can be used: {bad.path}: {bad.reason}",
-                        remedy="mend the files or choose others")  # fmt: skip
+                        remedy="fix the files or choose others")  # fmt: skip
     splits = dict.fromkeys(_SPLITS, 0)
     for category in sorted({files.category for files in objects.values()}):
         members = sorted(mesh.name for mesh in found if objects[mesh].category == category)

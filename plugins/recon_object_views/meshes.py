@@ -136,7 +136,7 @@ def _checked(made: ColouredMesh, path: Path) -> ColouredMesh:
     broken = int((~np.isfinite(vertices)).any(1).sum())
     if broken:
         raise DataError(f"{broken} vertices have coordinates that are not finite", where=str(path),
-                        remedy="mend or remove them in a mesh editor")  # fmt: skip
+                        remedy="fix or remove them in a mesh editor")  # fmt: skip
     low, high = vertices.min(0), vertices.max(0)
     half = float((high / 2 - low / 2).max())  # halved first: the largest numbers have no sum
     if not half > 0:

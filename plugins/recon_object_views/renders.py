@@ -61,7 +61,7 @@ class ShapenetRenders:
         root: the folder; ``--data DIR`` goes before it.
         categories: synset numbers, ShapeNet's names such as ``chair``, or what else the lists are called by; all that
             there are by default.
-        novel_views: how many of the random views to keep, the first so many; all by default.
+        novel_views: how many of the random views to keep, from the first; all by default.
         points: of each object's cloud.
         seed: of the choice of points.
 
@@ -155,7 +155,7 @@ class ShapenetRenders:
                 raise DataError(
                     f"none of the {len(objects)} objects of the split '{split}' can be used: {reasons}",
                     where=str(root),
-                    remedy="mend the files, or lists that name others",
+                    remedy="fix the files, or lists that name others",
                 )
             provenance = {
                 "dataset": "shapenet-renders", "split": split, **options, "layout": asdict(layout),

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from recon_toolkit.data.packed import PackedImages, evenly_spread
 from recon_toolkit.geometry.orthographic import fixed_views, to_object
 
-#: Depth maps of so many objects are enough for a mean.
+#: Objects whose depth maps are enough for a mean.
 MEAN_OF = 500
-#: Images are compared at so many pixels a side.
+#: Pixels a side at which images are compared.
 COMPARED_AT = 32
 _CHUNK = 4096
 

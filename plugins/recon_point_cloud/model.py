@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from recon_point_cloud.framing import PlainBackground
 from recon_point_cloud.sheet import SHEET
 from recon_point_cloud.splat import Collisions, pseudo_render
-from recon_toolkit import Batch, ModelOutput, Reconstruction, Rendering
+from recon_toolkit import Batch, Model, ModelOutput, Reconstruction, Rendering
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.evaluation.own_scores import Scorer, ScoreSheet
 from recon_toolkit.export.cloud_pictures import cloud_pictures
@@ -38,7 +38,7 @@ class Structure:
     points: Tensor
 
 
-class PointCloud(nn.Module):
+class PointCloud(Model):
     """Image → points in the object's frame, with a logit each that says whether they belong to the object.
 
     The network ``structure`` predicts, for each of the fixed views, how far each pixel's point lies from that pixel
@@ -74,13 +74,9 @@ class PointCloud(nn.Module):
         super().__init__()
         self.encoders = nn.ModuleDict(dict(encoders))
         self.novel_views, self.upsampling, self.collisions = novel_views, upsampling, collisions
+        self.batch_fields = ("image", "novel_view") if novel_views else ("image",)
         self._views: Tensor
         self.register_buffer("_views", fixed_views(views), persistent=False)
-
-    @property
-    def batch_fields(self) -> tuple[str, ...]:
-        """What training reads of a data set; the losses add the truth that they need."""
-        return ("image", "novel_view") if self.novel_views else ("image",)
 
     @classmethod
     def encoder_channels(cls, *, views: int = 8, **_options: Any) -> dict[str, tuple[int, int]]:

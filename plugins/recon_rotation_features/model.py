@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recon_toolkit import Batch, ModelOutput, Rendering
+from recon_toolkit import Batch, Model, ModelOutput, Rendering
 from recon_toolkit.geometry import Camera
 
 TURNS = 4
@@ -19,7 +20,7 @@ def turned(images: Tensor) -> Tensor:
     return torch.cat([images.rot90(turns, (-2, -1)) for turns in range(TURNS)])
 
 
-class RotationClassifier(nn.Module):
+class RotationClassifier(Model):
     """Learns features by predicting rotations (Gidaris et al., ICLR 2018, "RotNet").
 
     Every image is seen in all four rotations by quarter turns, and a small head on top of the features says which it
@@ -55,7 +56,7 @@ class RotationClassifier(nn.Module):
         )  # fmt: skip
 
     @classmethod
-    def encoder_channels(cls, channels: int) -> dict[str, tuple[int, int]]:
+    def encoder_channels(cls, *, channels: int = 128, **_options: Any) -> dict[str, tuple[int, int]]:
         """Channels in and out of the one network."""
         return {"features": (3, channels)}
 

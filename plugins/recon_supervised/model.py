@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recon_toolkit import Batch, ModelOutput, Reconstruction, Rendering
+from recon_toolkit import Batch, Model, ModelOutput, Reconstruction, Rendering
 from recon_toolkit.geometry import Camera, normals_from_depth
 
 
-class SupervisedDepth(nn.Module):
+class SupervisedDepth(Model):
     """Depth in the input view, straight from the image.
 
     The baseline of Wu et al. 2020 (Table 2, "supervised"): a network of the architecture that Unsup3D has for depth,

@@ -33,7 +33,8 @@ class SyntheticFaces:
         count: pictures to train on.
         validation: pictures in the split ``val``.
         test: pictures in the split ``test``. No person is in two splits.
-        images_per_identity: pictures of each person, in different poses, expressions, light and places.
+        images_per_identity: pictures of each person, in different poses, expressions, light and places; with more
+            than one, the field ``group`` is the person.
         seed: 0 or more; the same seed and options give the same bytes on the same kind of machine.
         background: folder of photographs to put behind the heads; procedural backgrounds without.
         supersampling: samples along a pixel's side, averaged in the picture.
@@ -49,6 +50,8 @@ class SyntheticFaces:
         photographic: how much of what separates photographs from renderings is in the pictures, 0 to 1: soft light,
             cast shadows, shine, hair over the brow, more glasses, loose crops that may cut the chin, and the camera's
             blur, colour casts, contrast, grain and JPEG. The people and their poses are the same at any value.
+        anatomy: share of people whose heads are drawn from a basis of human anatomy (MakeHuman's, CC0) in place of the
+            procedural one, 0 to 1. All else in a picture is drawn as without.
 
     Raises:
         DataError: an option is out of range, or ``background`` holds no images.
@@ -78,13 +81,14 @@ class SyntheticFaces:
         patch_size: tuple[float, float] = (0.2, 0.5),
         patch_opacity: tuple[float, float] = (0.5, 1.0),
         photographic: float = 0.0,
+        anatomy: float = 0.0,
     ) -> None:
         for name, value, low, high in (
             ("count", count, 1, 10_000_000), ("validation", validation, 1, 10_000_000), ("test", test, 1, 10_000_000),
             ("images_per_identity", images_per_identity, 1, 10_000), ("seed", seed, 0, 2**63 - 1),
             ("supersampling", supersampling, 1, 4), ("yaw", yaw, 0, 60), ("pitch", pitch, 0, 40), ("roll", roll, 0, 60),
             ("side_light", side_light, 0, 3), ("fov", fov, 1, 60), ("patches", patches, 0, PATCHES),
-            ("photographic", photographic, 0, 1),
+            ("photographic", photographic, 0, 1), ("anatomy", anatomy, 0, 1),
         ):  # fmt: skip
             _within(name, value, low, high)
         for name, pair in (
@@ -101,7 +105,7 @@ class SyntheticFaces:
         self.ambient, self.diffuse, self.side_light = tuple(ambient), tuple(diffuse), side_light
         self.fov = fov
         self.patches, self.patch_size, self.patch_opacity = patches, patch_size, patch_opacity
-        self.photographic = photographic
+        self.photographic, self.anatomy = photographic, anatomy
 
     @property
     def ranges(self) -> Ranges:
@@ -146,6 +150,7 @@ class SyntheticFaces:
             photographs=0 if photographs is None else len(photographs),
             patches=Patches(self.patches, self.patch_size, self.patch_opacity) if self.patches else None,
             photographic=self.photographic,
+            anatomy=self.anatomy,
         )
         return render(
             scenes,
@@ -180,7 +185,8 @@ class SyntheticFaces:
         if cached is not None:
             return cached
         photographs = self.read_background()
-        names = ("image", "depth", "mask", "normals", "albedo", "light", "view")
+        grouped = self.images_per_identity > 1
+        names = ("image", "depth", "mask", "normals", "albedo", "light", "view", *(("group",) if grouped else ()))
         group = max(1, _GROUP_SAMPLES // (size * self.supersampling) ** 2)
         with (
             PackWriter(folder, count, size, field_specs(size, names)) as writer,
@@ -188,7 +194,10 @@ class SyntheticFaces:
         ):
             for start in range(0, count, group):
                 indices = np.arange(start, min(start + group, count))
-                writer.write(start, **self.generate(indices, split, size, photographs=photographs).arrays())
+                made = self.generate(indices, split, size, photographs=photographs).arrays()
+                if grouped:
+                    made["group"] = (indices // self.images_per_identity).astype(np.int32)
+                writer.write(start, **made)
                 task.advance(len(indices))
             provenance = {"dataset": "synthetic-faces", "split": split, **options}
             return writer.finish([f"{split}-{n:06d}" for n in range(count)], provenance)
@@ -228,8 +237,12 @@ class SyntheticFaces:
         }
         if self.patches:  # only then, so that data sets without keep the caches of before there were any
             options |= {"patches": self.patches, "patch_size": self.patch_size, "patch_opacity": self.patch_opacity}
+        if self.images_per_identity > 1:
+            options["fields"] = "group"
         if self.photographic:
             options["photographic"] = self.photographic
+        if self.anatomy:
+            options["anatomy"] = self.anatomy
         return options
 
 

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_synthetic_faces.anatomy import COUNT, anatomy
 from recon_synthetic_faces.head import template
 from recon_synthetic_faces.surface import EYE_X, MOUTH_Y, Floats, gauss, smoothstep
 
@@ -192,7 +193,8 @@ _ENDS = (
 IDENTITY_MODES = slice(0, _ENDS[0])
 ASYMMETRY_MODES = slice(_ENDS[0], _ENDS[1])
 EXPRESSION_MODES = slice(_ENDS[1], _ENDS[2])
-MODES = _ENDS[2]
+ANATOMY_MODES = slice(_ENDS[2], _ENDS[2] + COUNT)
+MODES = ANATOMY_MODES.stop
 
 
 @cache
@@ -204,4 +206,5 @@ def basis() -> NDArray[np.float32]:
     fields += [field for _, field in ASYMMETRY]
     fields += _random_fields(RANDOM_ANTISYMMETRIC, -1.0, ASYMMETRY_SCALE, _SEED + 1)
     fields += [field for _, field in EXPRESSION]
-    return np.stack([field(points) for field in fields]).astype(np.float32)
+    procedural = np.stack([field(points) for field in fields]).astype(np.float32)
+    return np.concatenate((procedural, anatomy()))

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 from numpy.typing import NDArray
 
+from recon_synthetic_faces.anatomy import LIMIT
 from recon_synthetic_faces.dataset import PATCHES
-from recon_synthetic_faces.modes import ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, MODES
+from recon_synthetic_faces.modes import ANATOMY_MODES, ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, MODES
 from recon_synthetic_faces.patches import Patches, draw_patches
 from recon_synthetic_faces.photographic import draw_photograph
 
@@ -84,6 +85,10 @@ class Ranges:
     diffuse: tuple[float, float] = (0.5, 0.85)
     light_x: float = 1.0
     light_y: tuple[float, float] = (-0.35, 1.0)
+
+
+#: How much of the procedural modes is left in a head that follows human anatomy.
+_OWN_SHARE = 0.35
 
 
 def _cut(rng: Generator, spread: float, limit: float) -> float:
@@ -264,6 +269,16 @@ def _background(s: NDArray[np.void], rng: Generator, photographs: int) -> None:
     s["photo_box"] = (rng.uniform(0, 1 - side), rng.uniform(0, 1 - side), side, side)
 
 
+def _anatomy(s: NDArray[np.void], rng: Generator, share: float) -> None:
+    if rng.random() >= share:
+        return
+    k = s["coefficients"]
+    k[IDENTITY_MODES] *= _OWN_SHARE
+    k[ANATOMY_MODES.start] = 1.0
+    for n in range(ANATOMY_MODES.start + 1, ANATOMY_MODES.stop):
+        k[n] = _cut(rng, 1.0, LIMIT)
+
+
 def draw_scenes(
     indices: NDArray[np.integer],
     split: str,
@@ -274,6 +289,7 @@ def draw_scenes(
     photographs: int = 0,
     patches: Patches | None = None,
     photographic: float = 0.0,
+    anatomy: float = 0.0,
 ) -> NDArray[np.void]:
     """The scenes of the pictures ``indices`` (N,) of a split: (N,) records of :data:`SCENE`.
 
@@ -284,6 +300,7 @@ def draw_scenes(
         photographs: how many background photographs there are; 0 draws procedural backgrounds.
         patches: what to paint onto each face; nothing if None. All else is drawn as without.
         photographic: how much of what separates photographs from renderings, 0 to 1.
+        anatomy: share of people whose heads follow human anatomy (``anatomy.py``), 0 to 1.
     """
     scenes = np.zeros(len(indices), SCENE)
     part = SPLITS.index(split)
@@ -299,4 +316,6 @@ def draw_scenes(
         if photographic > 0:
             rng = Generator(Philox(SeedSequence((seed, part, person, picture + 1), spawn_key=(2,))))
             draw_photograph(scene, rng, photographic)
+        if anatomy > 0:
+            _anatomy(scene, Generator(Philox(SeedSequence((seed, part, person), spawn_key=(3,)))), anatomy)
     return scenes

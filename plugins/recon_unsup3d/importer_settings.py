@@ -155,7 +155,7 @@ def _configured(found: Mapping[str, Any], source: str, path: Path, lemul: bool) 
         if value is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not -1e9 < value < 1e9:
-            raise CheckpointError(f"its '{name}' is no number", where=str(path), remedy="mend it, or use --preset")
+            raise CheckpointError(f"its '{name}' is no number", where=str(path), remedy="fix it, or use --preset")
         numbers[name] = float(value)
     size = numbers.pop("image_size", None)
     centre = numbers.pop("rot_center_depth", (numbers["min_depth"] + numbers["max_depth"]) / 2)

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recon_toolkit import Batch, ImagePair, ModelOutput, Reconstruction, Rendering
-from recon_toolkit.geometry import Camera, normals_from_depth, shade
-from recon_toolkit.rendering import render_object, warp_to_view
+from recon_toolkit import Batch, ImagePair, ModelOutput, Rendering
+from recon_toolkit.geometry import Camera
+from recon_toolkit.models import Canonical, Finding, PhotoGeometric, Remedies, shape_findings, sigma_findings
 
-Renderer = Callable[[Tensor, Tensor, Tensor], Rendering]
+REMEDIES = Remedies(
+    start="start from a convex shape: --set model.convex_start_steps=200",
+    smooth=(
+        "train with 2 or more samples a pixel (renderer.supersampling), a lower learning rate, a warm-up "
+        "(training.warmup_steps), or the depth-smoothness loss"
+    ),
+    alive=(
+        "keep the bottleneck of the depth network alive: encoders.depth.bottleneck_slope=0.2 where it has that option, "
+        "training.weight_decay=0, or a lower learning rate"
+    ),
+    rate="lower the learning rate (the published one is 1e-4) or set training.clip_gradient",
+)
 
 
-@dataclass(frozen=True)
-class Canonical:
-    """The object in its own frame, for B images."""
-
-    depth: Tensor  # (B, H, W) in depth_range
-    albedo: Tensor  # (B, 3, H, W) in [0, 1]
-    light: Tensor  # (B, 5): ambient, diffuse, direction
-    view: Tensor  # (B, 6)
-
-
-class Unsup3D(nn.Module):
+class Unsup3D(PhotoGeometric):
     """The model of Wu et al. 2020, with every part that its ablations remove as an option.
 
     Args:
@@ -53,15 +52,10 @@ class Unsup3D(nn.Module):
         convex_start_rate: learning rate of those steps.
     """
 
-    #: What training reads of a data set: no ground truth.
-    batch_fields = ("image",)
-    _view_scale: Tensor
-    _depth_limits: Tensor
-
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
-        renderer: Renderer,
+        renderer: Callable[[Tensor, Tensor, Tensor], Rendering],
         camera: Camera,
         image_size: int,
         *,
@@ -81,85 +75,41 @@ class Unsup3D(nn.Module):
         convex_start_steps: int = 0,
         convex_start_rate: float = 1e-3,
     ) -> None:
-        super().__init__()
-        if renderer is None:
-            raise ValueError("the model needs a renderer: set renderer.name, e.g. to depth-mesh")
-        if not 0 < depth_min < depth_max:
-            raise ValueError(f"depth_min {depth_min} must be above 0 and below depth_max {depth_max}")
-        self.encoders = nn.ModuleDict(dict(encoders))
-        self.renderer, self.camera, self.image_size = renderer, camera, image_size
-        self.depth_range = (depth_min, depth_max)
-        self.border_depth = 0.7 * depth_max + 0.3 * depth_min if border_depth is None else border_depth
-        if not 0 <= repeated_rows < image_size // 2:
-            raise ValueError(f"repeated_rows {repeated_rows} must be 0 or more, and less than half the image's side")
-        self.repeated_rows = repeated_rows
-        rotation = math.radians(rotation_range)
-        self.view_range = (rotation,) * 3 + (translation_range, translation_range, translation_z_range)
-        self.ambient_range, self.diffuse_range = ambient_range, diffuse_range
-        self.flip_depth, self.flip_albedo, self.shading = flip_depth, flip_albedo, shading
-        self.normal_epsilon = normal_epsilon
+        super().__init__(
+            encoders,
+            renderer,
+            camera,
+            image_size,
+            depth_min=depth_min,
+            depth_max=depth_max,
+            border_depth=border_depth,
+            repeated_rows=repeated_rows,
+            rotation_range=rotation_range,
+            translation_range=translation_range,
+            translation_z_range=translation_z_range,
+            ambient_range=ambient_range,
+            diffuse_range=diffuse_range,
+            normal_epsilon=normal_epsilon,
+            shading=shading,
+        )
+        self.flip_depth, self.flip_albedo = flip_depth, flip_albedo
         self.warm_start_steps, self.warm_start_rate = convex_start_steps, convex_start_rate
-        # Made once: a tensor made of numbers in every step would be a copy to the device that waits for it.
-        self.register_buffer("_view_scale", torch.tensor(self.view_range), persistent=False)
-        self.register_buffer("_depth_limits", torch.tensor(self.depth_range), persistent=False)
-
-    @property
-    def unused_encoders(self) -> frozenset[str]:
-        """Roles whose networks no output depends on, so that no gradient reaches them: without shading, the light's."""
-        return frozenset() if self.shading else frozenset({"light"})
+        self.warm_start_name = "convex start"
 
     @classmethod
     def encoder_channels(cls, **_options: Any) -> dict[str, tuple[int, int]]:
         """Channels in and out of each role's network; ``confidence`` may be left out of a pipeline."""
-        return {"depth": (3, 1), "albedo": (3, 3), "light": (3, 4), "view": (3, 6), "confidence": (3, 2)}
+        return {**super().encoder_channels(), "confidence": (3, 2)}
 
     @classmethod
-    def optional_encoders(cls) -> frozenset[str]:
+    def optional_encoders(cls, **_options: Any) -> frozenset[str]:
         """Roles that a pipeline may leave out."""
         return frozenset({"confidence"})
 
     @classmethod
-    def image_pairs(cls, flip_depth: bool, flip_albedo: bool) -> frozenset[str]:
+    def image_pairs(cls, *, flip_depth: bool = True, flip_albedo: bool = True, **_options: Any) -> frozenset[str]:
         """What a loss term's ``of`` can name."""
         return frozenset({"plain", "flipped"} if flip_depth or flip_albedo else {"plain"})
-
-    def canonical(self, images: Tensor) -> Canonical:
-        """Images (B, 3, H, W) in [0, 1] → the factors of each."""
-        inputs = images * 2 - 1
-        return Canonical(
-            depth=self._depth(inputs),
-            albedo=torch.tanh(self.encoders["albedo"](inputs).float()) / 2 + 0.5,
-            light=self._light(inputs),
-            view=torch.tanh(self.encoders["view"](inputs).float()) * self._view_scale,
-        )
-
-    def _depth(self, inputs: Tensor) -> Tensor:
-        raw = self.encoders["depth"](inputs).float()[:, 0]
-        low, high = self.depth_range
-        depth = (torch.tanh(raw - raw.mean((1, 2), keepdim=True)) + 1) / 2 * (high - low) + low
-        # The outermost columns lie at a fixed depth, so that the object cannot fill the whole picture.
-        depth = F.pad(depth[:, :, 2:-2], (2, 2), value=self.border_depth)
-        rows = self.repeated_rows
-        return F.pad(depth[:, None, rows:-rows], (0, 0, rows, rows), mode="replicate")[:, 0] if rows else depth
-
-    def _light(self, inputs: Tensor) -> Tensor:
-        raw = torch.tanh(self.encoders["light"](inputs).float())
-        strengths = []
-        for value, (low, high) in zip(raw[:, :2].unbind(1), (self.ambient_range, self.diffuse_range), strict=True):
-            strengths.append((value + 1) / 2 * (high - low) + low)
-        direction = torch.cat((raw[:, 2:], torch.ones_like(raw[:, :1])), dim=1)
-        return torch.cat((torch.stack(strengths, 1), F.normalize(direction, dim=1)), dim=1)
-
-    def _normals(self, depth: Tensor) -> Tensor:
-        return normals_from_depth(depth, self.camera, epsilon=self.normal_epsilon)
-
-    def _lit(self, depth: Tensor, albedo: Tensor, light: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Canonical image, shading and normals."""
-        normals = self._normals(depth)
-        if not self.shading:
-            return albedo, torch.ones_like(albedo[:, :1]), normals
-        image, shading = shade(albedo, normals, light)
-        return image, shading, normals
 
     def forward(self, batch: Batch) -> ModelOutput:
         """The plain and the flipped reconstruction of a batch, with confidence maps where there is a network."""
@@ -179,9 +129,8 @@ class Unsup3D(nn.Module):
             albedo = torch.cat((albedo, albedo.flip(-1) if self.flip_albedo else albedo))
         repeats = 2 if flip else 1
         light, view = factors.light.repeat(repeats, 1), factors.view.repeat(repeats, 1)
-        image, _, _ = self._lit(depth, albedo, light)
-        rendering = render_object(self.renderer, depth, image, albedo, light if self.shading else None, view)
-        mask = rendering.mask.reshape(repeats, count, *rendering.mask.shape[1:]).all(0).to(image.dtype).detach()
+        rendering = self.render(depth, self.lit(depth, albedo, light).image, albedo, light, view)
+        mask = rendering.mask.reshape(repeats, count, *rendering.mask.shape[1:]).all(0).to(depth.dtype).detach()
         names = ("plain", "flipped")[:repeats]
         pairs = {
             name: ImagePair(rendering.image[i * count : (i + 1) * count], images, mask, spreads.get(name, ()))
@@ -207,6 +156,16 @@ class Unsup3D(nn.Module):
             },
         )
 
+    def health(self, output: ModelOutput, *, settled: bool) -> list[Finding]:
+        """Flat, hollow, rough or equal shapes, views that turn away, confidence that runs away."""
+        sigmas = {name: pair.spreads[0] for name, pair in output.pairs.items() if pair.spreads}
+        return shape_findings(output.diagnostics, REMEDIES, settled=settled) + sigma_findings(sigmas, REMEDIES)
+
+    def confidence(self, images: Tensor) -> Tensor | None:
+        """σ of the plain reconstruction, where there is a network for it."""
+        sigmas = self._spreads(images).get("plain")
+        return sigmas[0] if sigmas else None
+
     def _spreads(self, images: Tensor) -> dict[str, tuple[Tensor, ...]]:
         """Confidence maps (B, 1, h, w) by pair: channel 0 for the plain, 1 for the flipped reconstruction."""
         if "confidence" not in self.encoders:
@@ -228,36 +187,5 @@ class Unsup3D(nn.Module):
     def warm_start_loss(self, batch: Batch) -> Tensor:
         """What the convex start minimises: squared distance to the ellipsoid, in units of the depth range."""
         low, high = self.depth_range
-        error = (self._depth(batch.image * 2 - 1) - self.convex_depth()) / (high - low)
+        error = (self.depth_of(self.encoders["depth"](batch.image * 2 - 1)) - self.convex_depth()) / (high - low)
         return error[:, :, 2:-2].square().mean()
-
-    @torch.no_grad()
-    def reconstruct(self, images: Tensor) -> Reconstruction:
-        """Everything the model sees in images (B, 3, H, W) in [0, 1]; H = W = image_size."""
-        factors, spreads = self.canonical(images), self._spreads(images).get("plain")
-        with torch.autocast(images.device.type, enabled=False):
-            return self._reconstruction(images, factors, spreads)
-
-    def _reconstruction(self, images: Tensor, factors: Canonical, spreads: tuple[Tensor, ...] | None) -> Reconstruction:
-        lit, shading, normals = self._lit(factors.depth, factors.albedo, factors.light)
-        light = factors.light if self.shading else None
-        rendering = render_object(self.renderer, factors.depth, lit, factors.albedo, light, factors.view)
-        maps = torch.cat((factors.albedo, shading), dim=1)
-        warped = warp_to_view(maps, rendering.depth, factors.view, self.camera)
-        return Reconstruction(
-            image=images,
-            depth=rendering.depth,
-            mask=rendering.mask,
-            normals=self._normals(rendering.depth),
-            albedo=warped[:, :3],
-            shading=warped[:, 3:],
-            reconstruction=rendering.image.clamp(0, 1),
-            canonical_depth=factors.depth,
-            canonical_albedo=factors.albedo,
-            canonical_normals=normals,
-            canonical_shading=shading,
-            canonical_image=lit.clamp(0, 1),
-            light=factors.light,
-            view=factors.view,
-            confidence=spreads[0] if spreads else None,
-        )

@@ -27,6 +27,8 @@ def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> 
         "evaluation": resolved.pipeline.evaluation.model_dump(include={"split", "images"}),
         "plugins": _sources(resolved.host.files, used),
     }
+    if resolved.pipeline.metrics:
+        document["metrics"] = {name: term.model_dump() for name, term in resolved.pipeline.metrics.items()}
     installed = [plugin for plugin in resolved.host.plugins if plugin.name in used and plugin.version is not None]
     foreign = {plugin.name: plugin.source for plugin in installed if not plugin.own}
     if foreign:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from recon_toolkit.bench.metrics import known_metrics
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import DataError
-from recon_toolkit.evaluation.own_scores import sheet_of
+from recon_toolkit.evaluation.pipeline_metrics import sheet_of_pipeline
+from recon_toolkit.models import Model
 from recon_toolkit.progress import Progress
 from recon_toolkit.training.run_data import Splits, open_splits
 
@@ -58,12 +60,12 @@ class DataStore:
     def _check_metrics(self, resolved: ResolvedPipeline, splits: Splits) -> None:
         """Raise DataError if a scored model's data lack what a metric of the table needs."""
         model = resolved.components["model",].target
-        known = known_metrics([model])
+        known = known_metrics([sheet_of_pipeline(resolved)])
         for name in self.metrics:
             needs = known[name].needs if name in known else None
             if needs == "own":
                 self._check_own(resolved, splits, name)
-            if needs == "depth" and hasattr(model, "reconstruct"):
+            if needs == "depth" and _reconstructs(model):
                 have = splits.evaluation is not None and "depth" in splits.evaluation.fields
                 if not have:
                     raise DataError(
@@ -74,12 +76,16 @@ class DataStore:
                     )
 
     def _check_own(self, resolved: ResolvedPipeline, splits: Splits, metric: str) -> None:
-        sheet = sheet_of(resolved.components["model",].target)
-        missing = sheet.missing(() if splits.evaluation is None else splits.evaluation.fields)
-        if missing:
+        have = () if splits.evaluation is None else splits.evaluation.fields
+        if metric not in {scored.name for scored in sheet_of_pipeline(resolved, have).metrics}:
+            missing = ", ".join(sheet_of_pipeline(resolved).missing(have))
             raise DataError(
-                f"row '{resolved.name}': the metric '{metric}' needs {', '.join(missing)} of every image, which "
+                f"row '{resolved.name}': the metric '{metric}' needs {missing} of every image, which "
                 f"the split '{resolved.pipeline.evaluation.split}' of '{resolved.pipeline.dataset.name}' does not have",
                 where="metrics",
                 remedy="choose a data set with them, or other metrics",
             )
+
+
+def _reconstructs(target: object) -> bool:
+    return not inspect.isclass(target) or (issubclass(target, Model) and target.defines("reconstruct"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from recon_toolkit.evaluation.own_scores import Metric, sheet_of
+from recon_toolkit.evaluation.own_scores import Metric, ScoreSheet
 
 #: Those of the toolkit; models may bring more.
 METRICS = {
@@ -28,11 +27,11 @@ METRICS = {
 BASELINES = {"constant": "constant depth", "average": "average depth"}
 
 
-def known_metrics(models: Iterable[Any]) -> dict[str, Metric]:
-    """The toolkit's metrics and those of some models, by name."""
-    return METRICS | {metric.name: metric for model in models for metric in sheet_of(model).metrics}
+def known_metrics(sheets: Iterable[ScoreSheet]) -> dict[str, Metric]:
+    """The toolkit's metrics and those of some models and pipelines, by name."""
+    return METRICS | {metric.name: metric for sheet in sheets for metric in sheet.metrics}
 
 
-def known_baselines(models: Iterable[Any]) -> dict[str, str]:
-    """The toolkit's baselines and those of some models: name → label."""
-    return BASELINES | {name: label for model in models for name, label in sheet_of(model).baselines.items()}
+def known_baselines(sheets: Iterable[ScoreSheet]) -> dict[str, str]:
+    """The toolkit's baselines and those of some models and pipelines: name → label."""
+    return BASELINES | {name: label for sheet in sheets for name, label in sheet.baselines.items()}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from recon_toolkit.bench.metrics import known_baselines, known_metrics
 from recon_toolkit.bench.schema import TableConfig
 from recon_toolkit.config.document import Entry
 from recon_toolkit.config.problems import Problem
 from recon_toolkit.errors import ReconError
+from recon_toolkit.evaluation.own_scores import ScoreSheet
 from recon_toolkit.nearest import suggestion
 
 #: How a row names the run folder of a preparation.
@@ -30,15 +30,15 @@ def command_problems(
         yield ReconError("a seed is given twice", where="--seed", remedy="one training is no evidence for itself")
 
 
-def name_problems(tree: Entry, config: TableConfig, base: str, models: Sequence[Any]) -> Iterator[ReconError]:
+def name_problems(tree: Entry, config: TableConfig, base: str, sheets: Sequence[ScoreSheet]) -> Iterator[ReconError]:
     """Metrics, baselines and rows that are named but not there.
 
     Args:
         tree, config: the table.
         base: the row that others are compared with.
-        models: of the rows, which may bring metrics and baselines.
+        sheets: what the rows are judged by besides the toolkit's metrics.
     """
-    yield from _score_problems(tree, config, models)
+    yield from _score_problems(tree, config, sheets)
     for name in config.prepare.keys() & config.rows.keys():
         text = f"a row and a preparation are both called '{name}'"
         yield Problem(text, tree, ("prepare", name), remedy="rename one")
@@ -52,8 +52,8 @@ def name_problems(tree: Entry, config: TableConfig, base: str, models: Sequence[
             yield Problem(text, tree, ("rows", row, "against"), remedy=remedy)
 
 
-def _score_problems(tree: Entry, config: TableConfig, models: Sequence[Any]) -> Iterator[ReconError]:
-    metrics, baselines = known_metrics(models), known_baselines(models)
+def _score_problems(tree: Entry, config: TableConfig, sheets: Sequence[ScoreSheet]) -> Iterator[ReconError]:
+    metrics, baselines = known_metrics(sheets), known_baselines(sheets)
     for number, name in enumerate(config.metrics):
         if name not in metrics:
             yield Problem(f"there is no metric '{name}'", tree, ("metrics", number), remedy=suggestion(name, metrics))

@@ -21,7 +21,8 @@ from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
 from recon_toolkit.config.problems import validation_problems
 from recon_toolkit.config.sources import find_table
 from recon_toolkit.errors import ConfigError, ReconError
-from recon_toolkit.evaluation.own_scores import Metric
+from recon_toolkit.evaluation.own_scores import Metric, ScoreSheet, sheet_of
+from recon_toolkit.evaluation.pipeline_metrics import sheet_of_pipeline
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
@@ -81,19 +82,19 @@ class Plan:
     data: Path | None = None
 
     @property
-    def models(self) -> list[Any]:
-        """The classes of the rows' models."""
-        return _models(self.rows)
+    def sheets(self) -> list[ScoreSheet]:
+        """What the rows are judged by besides the toolkit's metrics."""
+        return _sheets(self.rows)
 
     @property
     def metrics(self) -> dict[str, Metric]:
         """The metrics that a row can have, by name."""
-        return known_metrics(self.models)
+        return known_metrics(self.sheets)
 
     @property
     def baselines(self) -> dict[str, str]:
         """The baselines that there are: name → label."""
-        return known_baselines(self.models)
+        return known_baselines(self.sheets)
 
     def trainings(self) -> list[Training]:
         """Preparations, then every row's first seed, then the second ones: an early look shows every row."""
@@ -142,7 +143,7 @@ def load_plan(
     base = config.base or next(iter(config.rows))
     problems = [
         *reader.problems,
-        *name_problems(tree, config, base, _models(found_rows) or _all_models(host)),
+        *name_problems(tree, config, base, _sheets(found_rows) or _all_sheets(host)),
         *command_problems(config, rows, seeds, overrides),
     ]
     if problems:
@@ -185,18 +186,18 @@ def _known_keys(keys: Sequence[str | int]) -> Sequence[str]:
     return list(TableConfig.model_fields)
 
 
-def _all_models(host: PluginHost) -> list[Any]:
-    """The classes of all models there are: what is judged by where no row could be resolved."""
+def _all_sheets(host: PluginHost) -> list[ScoreSheet]:
+    """What all models there are are judged by: where no row could be resolved."""
     found = []
     for entry in host.registry.all():
         if entry.kind == "model":
             with contextlib.suppress(Exception):  # one that cannot be loaded brings no metric
-                found.append(entry.component.load())
+                found.append(sheet_of(entry.component.load()))
     return found
 
 
-def _models(rows: Sequence[PlannedRow]) -> list[Any]:
-    return [training.resolved.components["model",].target for row in rows for training in row.trainings[:1]]
+def _sheets(rows: Sequence[PlannedRow]) -> list[ScoreSheet]:
+    return [sheet_of_pipeline(training.resolved) for row in rows for training in row.trainings[:1]]
 
 
 class _Rows:

@@ -171,7 +171,7 @@ def make(
     split: Annotated[
         list[str] | None, typer.Option("--split", help="Split to write (repeatable); all by default.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", min=1, help="At most so many images of each split.")] = None,
+    count: Annotated[int | None, typer.Option("--count", min=1, help="At most N images of each split.")] = None,
     size: Size = None,
     depth: Annotated[str, typer.Option("--depth", help="png (16 bits, 1.1 - 0.2 * v) or npy.")] = "png",
     overrides: Overrides = None,

@@ -81,7 +81,7 @@ def prepare(
     val: Annotated[float, typer.Option("--val", min=0, max=1, help="Share for validation.")] = 0.05,
     test: Annotated[float, typer.Option("--test", min=0, max=1, help="Share for testing.")] = 0.05,
     every: Annotated[int, typer.Option("--every", min=1, help="Of a video, take every N-th frame.")] = 10,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most so many frames.")] = 300,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most N frames.")] = 300,
     as_json: AsJson = False,
     plugins: PluginFiles = None,
     disabled: DisabledPlugins = None,

@@ -75,8 +75,8 @@ def reconstruct(
     detector: DetectorName = "auto",
     detector_set: DetectorSettings = None,
     faces: Annotated[int, typer.Option("--faces", min=1, help="Most objects per picture.")] = 50,
-    every: Annotated[int, typer.Option("--every", min=1, help="Of a video, take every so manieth frame.")] = 10,
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most so many frames.")] = 300,
+    every: Annotated[int, typer.Option("--every", min=1, help="Of a video, take every N-th frame.")] = 10,
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Of a video, take at most N frames.")] = 300,
     refine: Annotated[
         int, typer.Option("--refine", min=0, metavar="N", help="Adapt the model to these pictures for N steps first.")
     ] = 0,

@@ -13,7 +13,7 @@ from recon_toolkit.errors import ReconError
 #: What the core hands to a component when it builds it, and what it then reads: keys beside the component's own.
 _GIVEN: dict[Kind, tuple[Keys, ...]] = {
     "encoder": (("image_size",),),
-    "renderer": (("camera",), ("model", "depth_min"), ("model", "depth_max")),
+    "renderer": (("camera",), ("model",)),
     "model": (("image_size",), ("camera",), ("renderer",)),
     "dataset": (("image_size",), ("camera",)),
     "loss": (("image_size",),),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from recon_toolkit.components import METRIC
 from recon_toolkit.config.options import signature_of
 from recon_toolkit.errors import PluginError
 from recon_toolkit.registry import Registered, blamed
@@ -22,7 +23,8 @@ def check_contract(entry: Registered) -> None:
     who = f"{entry.kind} '{entry.name}' of plugin '{entry.provider}'"
     with blamed(who):
         target = signature_of(entry).target
-        faults = list(_CONTRACTS[entry.kind](target))
+        contract = _CONTRACTS.get(entry.kind)  # of a plugin's kind, that plugin knows it
+        faults = list(contract(target)) if contract is not None else []
         if inspect.isclass(target) and inspect.isabstract(target):
             missing: frozenset[str] = getattr(target, "__abstractmethods__", frozenset())
             faults.append(f"it lacks {', '.join(sorted(missing))}")
@@ -75,16 +77,47 @@ def loss_arguments(target: Any) -> list[str]:
     return parameters[1:] if inspect.isclass(target) else parameters
 
 
+def _metric(target: Any) -> Iterator[str]:
+    about = getattr(target, METRIC, None)
+    if inspect.isclass(target) or about is None:
+        yield "it is no function that the decorator 'metric' has described"
+        return
+    expected = {
+        "depth": ["prediction", "truth", "mask"],
+        "image": ["prediction", "target", "mask"],
+        "output": ["output", "batch"],
+    }
+    positional = loss_arguments(target)
+    if len(positional) != len(expected[about.of]):
+        yield f"it takes ({', '.join(positional)}); a metric of {about.of} takes ({', '.join(expected[about.of])})"
+
+
 def _model(target: Any) -> Iterator[str]:
     if not inspect.isclass(target):
         return
-    yield from _module(target, "batch")
+    kind: Any = target  # whatever a pipeline names
+    if not _is_model(kind):
+        yield "it is no recon_toolkit.Model; derive it from that class, which is a torch.nn.Module"
+        return
+    if kind.defines("forward") or not kind.defines("training_step"):
+        yield from _module(target, "batch")
     for name in ("encoder_channels", "optional_encoders", "image_pairs"):
         found = inspect.getattr_static(target, name, None)
         if found is not None and not isinstance(found, classmethod | staticmethod):
             yield f"'{name}' is no class method"
-    if not hasattr(target, "encoder_channels") and _reads(target.__init__, "encoders"):
+    if not kind.defines("encoder_channels") and _reads(target.__init__, "encoders"):
         yield "it uses encoders and lacks the class method 'encoder_channels', which says how many channels they have"
+
+
+def _sampler(target: Any) -> Iterator[str]:
+    if inspect.isclass(target):
+        yield from _method(target, "indices", "step")
+        yield from _method(target, "epoch", "step")
+
+
+def _optimizer(target: Any) -> Iterator[str]:
+    if "parameters" not in _parameters(target):
+        yield "it does not take the argument 'parameters', groups of parameters as torch.optim takes them"
 
 
 def _detector(target: Any) -> Iterator[str]:
@@ -115,11 +148,18 @@ _CONTRACTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "renderer": _renderer,
     "loss": _loss,
     "dataset": _dataset,
+    "metric": _metric,
+    "sampler": _sampler,
     "model": _model,
+    "optimizer": _optimizer,
     "detector": _detector,
     "importer": _importer,
     "command": _command,
 }
+
+
+#: Modules whose classes define ``forward`` without doing anything.
+_ABSTRACT = ("torch.nn.modules.module", "recon_toolkit.models.model")
 
 
 def _is_module(target: type) -> bool:
@@ -127,10 +167,15 @@ def _is_module(target: type) -> bool:
     return torch is not None and issubclass(target, torch.nn.Module)
 
 
+def _is_model(target: Any) -> bool:
+    models = sys.modules.get("recon_toolkit.models")  # without it there are no models
+    return models is not None and issubclass(target, models.Model)
+
+
 def _module(target: type, *arguments: str) -> Iterator[str]:
     if not _is_module(target):
         yield "it is no torch.nn.Module"
-    elif not any("forward" in vars(base) for base in target.__mro__ if base.__module__ != "torch.nn.modules.module"):
+    elif not any("forward" in vars(base) for base in target.__mro__ if base.__module__ not in _ABSTRACT):
         yield "it lacks the method 'forward'"
     elif not _fits(getattr(target, "forward", None), [None, *arguments]):
         yield f"its forward cannot be called with ({', '.join(arguments)})"
@@ -184,12 +229,12 @@ def _parameters(function: Any) -> set[str]:
     """The names of the arguments; all that the core supplies where it takes any."""
     parameters = inspect.signature(function).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return {"in_channels", "out_channels", "image_size", "tensors", "path"}
+        return {"in_channels", "out_channels", "image_size", "tensors", "path", "parameters"}
     return {parameter.name for parameter in parameters}
 
 
 def _fits(function: Any, arguments: list[Any], *, options: bool = False) -> bool:
-    """Whether a function can be called with so many positional arguments; with ``options``, others are set by name."""
+    """Whether a function can be called with these positional arguments; with ``options``, others are set by name."""
     try:
         signature = inspect.signature(function)
         (signature.bind_partial if options else signature.bind)(*arguments)

@@ -237,7 +237,7 @@ def parse(text: str, place: Place) -> tuple[Entry, list[ReconError]]:
     except ReconError as error:
         raise ConfigError([*reader.problems, error]) from error
     if reader.more:
-        reader.problems.append(ReconError(f"and {reader.more} more", remedy="mend these first"))
+        reader.problems.append(ReconError(f"and {reader.more} more", remedy="fix these first"))
     return entry, reader.problems
 
 

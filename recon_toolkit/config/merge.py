@@ -10,7 +10,7 @@ from recon_toolkit.errors import ReconError
 from recon_toolkit.nearest import suggestion
 
 #: Sections whose entries have names of the user's choice, where null takes one out. A null further down is a value.
-NAMED_SECTIONS = ("encoders", "losses")
+NAMED_SECTIONS = ("encoders", "losses", "metrics")
 #: Keys of ``training`` of which only one can hold: setting one drops the inherited others.
 EXCLUSIVE = {"steps", "epochs", "minutes"}
 

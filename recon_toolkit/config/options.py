@@ -66,9 +66,9 @@ def signature_of(entry: Registered) -> Signature:
         raise PluginError(f"the signature of {who} cannot be read: {describe(error)}") from error
     if inspect.isclass(target):
         parameters = [] if function is object.__init__ else parameters[1:]
-    supplied = SUPPLIED_ARGUMENTS[entry.kind]
+    supplied = SUPPLIED_ARGUMENTS.get(entry.kind, entry.supplied)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    keyword_only = entry.kind == "loss" and not inspect.isclass(target)
+    keyword_only = entry.kind in ("loss", "metric") and not inspect.isclass(target)
     options = [parameter for parameter in parameters if _is_option(parameter, supplied, keyword_only)]
     _refuse_core_keys(entry, options, who)
     # Aliases, so that an option may be called as an attribute of pydantic's own is.

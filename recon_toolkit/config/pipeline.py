@@ -30,7 +30,7 @@ from recon_toolkit.progress import Progress
 from recon_toolkit.registry import Registered, describe, is_fault
 
 #: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
-_NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation")
+_NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation", "metrics")
 _NOT_IN_TRAINING_FINGERPRINT = (
     "accelerator",
     "checkpoint_every",
@@ -163,6 +163,9 @@ class ResolvedPipeline:
         start = document["training"].pop("start_from")  # absent as it was before there was such a key
         if start is not None:
             document["training"]["start_from"] = Path(start).name
+        for key in ("optimizer", "sampler"):  # likewise
+            if document[key] is None:
+                del document[key]
         own = own_providers(self.host)  # the toolkit's components are the same with another plugin's beside them
         for keys, part in self.components.items():
             section = document
@@ -371,11 +374,11 @@ def _nameless(problem: Problem, tree: Entry) -> Problem:
 
 def _component_keys(tree: Entry) -> Iterator[tuple[tuple[str, ...], Kind]]:
     """Keys and kind of everything in the document that has a component's name."""
-    single: tuple[tuple[str, Kind], ...] = (("model", "model"), ("renderer", "renderer"), ("dataset", "dataset"))
-    for key, kind in single:
-        if key in tree.mapping:
-            yield (key,), kind
-    several: tuple[tuple[str, Kind], ...] = (("encoders", "encoder"), ("losses", "loss"))
+    single: tuple[Kind, ...] = ("model", "renderer", "dataset", "optimizer", "sampler")
+    for kind in single:
+        if kind in tree.mapping:
+            yield (kind,), kind
+    several: tuple[tuple[str, Kind], ...] = (("encoders", "encoder"), ("losses", "loss"), ("metrics", "metric"))
     for section, kind in several:
         if section in tree.mapping:
             for key in tree.mapping[section].mapping:

@@ -39,7 +39,7 @@ def first_of(problems: Sequence[ReconError], left_out: int = 0) -> list[ReconErr
     """The first of many problems, and one more that counts the others, with those that were not even looked for."""
     kept, more = list(problems[:MOST_PROBLEMS]), len(problems[MOST_PROBLEMS:]) + left_out
     if more:
-        kept.append(ReconError(f"and {more} more", remedy="mend these first"))
+        kept.append(ReconError(f"and {more} more", remedy="fix these first"))
     return kept
 
 
@@ -70,7 +70,7 @@ def validation_problems(
     for seen, finding in enumerate(findings):
         if len(found) >= MOST_PROBLEMS:
             text = f"and {len(findings) - seen} more"
-            found[(), "more"] = Problem(text, tree, (), remedy="mend these first")
+            found[(), "more"] = Problem(text, tree, (), remedy="fix these first")
             break
         keys = (*prefix, *_written(tree, prefix, finding["loc"], finding["type"]))
         kind, message = finding["type"], str(finding["msg"])

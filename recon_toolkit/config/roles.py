@@ -67,7 +67,7 @@ def check_pairs(model: ResolvedComponent, tree: Entry) -> list[Problem]:
 
 def _ask(model: ResolvedComponent, method: str) -> Any:
     """What the model's class answers; None if it has no such method."""
-    function = getattr(model.target, method, None)
+    function = getattr(model.target, method, None)  # a function that makes a model says nothing
     if function is None or not inspect.isroutine(function):
         return None
     parameters = inspect.signature(function).parameters

@@ -107,7 +107,10 @@ class Pipeline(_Section):
     model: ComponentConfig
     encoders: dict[str, ComponentConfig] = {}
     renderer: ComponentConfig | None = None
+    optimizer: ComponentConfig | None = None  # Adam with the settings under ``training`` if None
+    sampler: ComponentConfig | None = None  # every image once an epoch, in random order, if None
     losses: dict[str, LossTermConfig]
+    metrics: dict[str, ComponentConfig] = {}  # besides those of the toolkit and of the model, by what tables call them
     dataset: ComponentConfig
     image_size: Annotated[int, Field(ge=8, le=4096)] = 64
     camera: CameraConfig = CameraConfig()

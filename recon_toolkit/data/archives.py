@@ -48,7 +48,7 @@ class ArchiveLimits:
         member_bytes: the most that one member may have.
         members: how many members are looked at.
         least_bytes: this much may come out of any archive, in all.
-        ratio: beyond that, so many times the archive's own size; pictures hardly shrink, and bombs do by a thousand.
+        ratio: beyond that, a multiple of the archive's own size; pictures hardly shrink, and bombs do by a thousand.
     """
 
     member_bytes: int = 256 << 20
@@ -96,7 +96,7 @@ def read_archive(path: Path, *, limits: ArchiveLimits | None = None, skip: int =
     Args:
         path: a tar (plain or compressed by gzip, bzip2, xz or zstd) or zip file.
         limits: how much is read.
-        skip: of so many answers from the first, members have no data; a zip file does not even read them.
+        skip: how many members from the first have no data to give; a zip file does not even read them.
     """
     limits = limits or ArchiveLimits()
     produced = 0

@@ -14,11 +14,21 @@ from torch import Tensor
 
 from recon_toolkit.structures import Batch
 
-StorageType = Literal["uint8", "uint16", "int8", "float16", "float32"]
+StorageType = Literal["uint8", "uint16", "int8", "int32", "float16", "float32"]
+#: What a field is in the mirror: a map; a map of directions (B, 3, H, W); a light (B, 5); a view (B, 6); or anything
+#: that stays as it is, such as a label.
+FieldKind = Literal["map", "directions", "light", "view", "plain"]
 
 
 #: Fields that a batch has by name; all others are in its ``extra``.
 NAMED_FIELDS = frozenset(f.name for f in fields(Batch)) - {"index", "extra", "draw"}
+
+
+#: What the fields are in the mirror that a batch has by name.
+KINDS: dict[str, FieldKind] = {
+    "image": "map", "depth": "map", "mask": "map", "albedo": "map", "normals": "directions", "light": "light",
+    "view": "view", "group": "plain",
+}  # fmt: skip
 
 
 class FieldSpec(BaseModel):
@@ -30,6 +40,8 @@ class FieldSpec(BaseModel):
         steps: stored steps per unit, e.g. 255 for a colour in [0, 1] kept in a byte.
         offset: the value of a stored zero.
         each: how many consecutive images share one entry, for what belongs to an object with several images.
+        kind: what it is in the mirror; known of the fields that a batch has by name.
+        words: of a field of whole numbers, what each number from 0 on means.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +51,12 @@ class FieldSpec(BaseModel):
     steps: float = 1.0
     offset: float = 0.0
     each: int = Field(1, ge=1)
+    kind: FieldKind | None = None
+    words: tuple[str, ...] = ()
+
+    def meaning(self, name: str) -> FieldKind | None:
+        """What the field ``name`` is in the mirror; None where nobody says."""
+        return self.kind or KINDS.get(name)
 
     def entries(self, count: int) -> int:
         """How many entries ``count`` images have."""
@@ -63,7 +81,9 @@ class FieldSpec(BaseModel):
         return stored.astype(self.dtype)
 
     def decode(self, stored: Tensor) -> Tensor:
-        """Stored (N, *shape) → float32 values."""
+        """Stored (N, *shape) → float32 values; whole numbers of 32 bits → int64."""
+        if self.dtype == "int32" and self.steps == 1.0:
+            return stored.long() + int(self.offset)
         if stored.dtype == torch.uint16:  # few operations exist for it; the conversion does
             stored = stored.to(torch.int32)
         values = stored.to(torch.float32)
@@ -79,7 +99,7 @@ def field_specs(
 
     Args:
         size: image height and width in pixels.
-        names: of ``image``, ``depth``, ``mask``, ``normals``, ``albedo``, ``light``, ``view``.
+        names: of ``image``, ``depth``, ``mask``, ``normals``, ``albedo``, ``light``, ``view``, ``group``.
         depth_range: with it, depth is stored as 16-bit steps over this range; without, as float32.
 
     Raises:
@@ -99,6 +119,7 @@ def field_specs(
         "albedo": FieldSpec(dtype="uint8", shape=colour, steps=255),
         "light": FieldSpec(dtype="float32", shape=(5,)),
         "view": FieldSpec(dtype="float32", shape=(6,)),
+        "group": FieldSpec(dtype="int32", shape=()),
     }
     return {name: known[name] for name in names}
 

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from recon_toolkit.data.fields import FieldSpec, decode_fields, field_specs
-from recon_toolkit.errors import DataError
+from recon_toolkit.errors import DataError, ReconError
 from recon_toolkit.files import disk_error
 from recon_toolkit.structures import Batch
 
@@ -140,6 +140,22 @@ class PackedImages:
     def nbytes(self) -> int:
         """Size of all fields together, for deciding where they fit."""
         return sum(array.nbytes for array in self._arrays.values())
+
+    def labels(self, name: str) -> NDArray[np.int64]:
+        """A field of one whole number an image, (N,).
+
+        Raises:
+            ReconError: there is no such field.
+        """
+        spec = self.fields.get(name)
+        if spec is None or spec.shape or spec.dtype.startswith("float"):
+            known = [key for key, other in self.fields.items() if not other.shape and not other.dtype.startswith("f")]
+            raise ReconError(
+                f"the data set does not say the {name} of its images",
+                where="dataset",
+                remedy=f"it says {', '.join(known)}" if known else "use a data set with such a field",
+            )
+        return np.repeat(np.asarray(self._arrays[name], dtype=np.int64), spec.each)[: len(self)]
 
     def raw_batch(
         self, indices: NDArray[np.integer[Any]] | Tensor | Sequence[int], fields: Collection[str] | None = None
@@ -335,8 +351,9 @@ class PackWriter:
         file.write(header.encode("latin1").ljust(HEADER_BYTES - 11) + b"\n")
         file.truncate(HEADER_BYTES + entries * spec.row_bytes)
         file.flush()
-        # ``each`` came later: data without it keep the fingerprint that they had.
-        described = spec.model_dump_json(exclude={"each"} if spec.each == 1 else None)
+        # These came later: data without them keep the fingerprint that they had.
+        later = {"each": spec.each == 1, "kind": spec.kind is None, "words": not spec.words}
+        described = spec.model_dump_json(exclude={name for name, unused in later.items() if unused})
         digest.update(f"{name}:{described}".encode())
         file.seek(HEADER_BYTES)
         while chunk := file.read(1 << 22):

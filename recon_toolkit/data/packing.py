@@ -28,7 +28,7 @@ from recon_toolkit.data.decode import (
     read_image,
     resized,
 )
-from recon_toolkit.data.fields import field_specs
+from recon_toolkit.data.fields import FieldSpec, field_specs
 from recon_toolkit.data.packed import FORMAT_VERSION, PackedImages, PackWriter
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import legible
@@ -52,12 +52,14 @@ class Source:
         path: the image file.
         crop: what to cut out of it.
         depth: the file with its depth map, if the data set has them.
+        group: what it belongs to, such as a person, if the data set says that.
     """
 
     name: str
     path: Path
     crop: Crop = field(default_factory=CentreCrop)
     depth: Path | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def pack_sources(
     Files that cannot be read are left out, counted and named in a warning and in the index's provenance.
 
     Args:
-        sources: what to pack; either all with depth or none.
+        sources: what to pack; either all with depth or none, and all with a group or none.
         dataset: the data set's name, for the cache folder.
         split: the split's name, likewise.
         size: height and width to resize to, in pixels.
@@ -166,7 +168,11 @@ def pack_sources(
     if cached is not None:
         _warn(cached.index.provenance, dataset, split, context)
         return cached
+    words = sorted({source.group for source in sources if source.group is not None})
     fields = field_specs(size, ("image", "depth", "mask") if with_depth else ("image",))
+    numbers = {word: number for number, word in enumerate(words)}
+    if words:
+        fields["group"] = FieldSpec(dtype="int32", shape=(), words=tuple(words))
     left_out = list(skipped)
     names: list[str] = []
     with (
@@ -177,6 +183,9 @@ def pack_sources(
             good = [result for result in results if not isinstance(result, Skipped)]
             left_out += [result for result in results if isinstance(result, Skipped)]
             if good:
+                for source, entry in good:
+                    if source.group is not None:
+                        entry["group"] = np.array(numbers[source.group], np.int32)
                 writer.write(len(names), **{name: np.stack([entry[name] for _, entry in good]) for name in fields})
                 names += [source.name for source, _ in good]
             task.advance(len(results))
@@ -184,7 +193,7 @@ def pack_sources(
             reasons = "; ".join(f"{item.name}: {item.reason}" for item in left_out[:NAMED])
             raise DataError(
                 f"none of the {len(sources)} images of {dataset} {split} can be used: {reasons}",
-                remedy="mend the files or choose others",
+                remedy="fix the files or choose others",
             )
         provenance = {
             "dataset": dataset,
@@ -279,7 +288,8 @@ def _read_chunks(sources: Sequence[Source], size: int, scale: DepthScale | None)
 def _fingerprint(sources: Sequence[Source], size: int, scale: DepthScale | None) -> str:
     digest = hashlib.sha256(json.dumps([FORMAT_VERSION, size, repr(scale)]).encode())
     for source in sources:
-        digest.update(json.dumps([source.name, repr(source.crop)]).encode())
+        group = [source.group] if source.group is not None else []
+        digest.update(json.dumps([source.name, repr(source.crop), *group]).encode())
         for path in (source.path, source.depth):
             if path is None:
                 continue

@@ -14,7 +14,7 @@ from recon_toolkit.kernels import compiled
 SHARPNESS_SIDE = 64
 #: Side of the small grey picture by which doubles and symmetry are told.
 SMALL_SIDE = 16
-#: Two pictures are doubles where their hashes differ in at most so many of 128 bits, and their small grey pictures
+#: Two pictures are duplicates where their hashes differ in at most this many of 128 bits, and their small grey pictures
 #: correlate by at least so much. JPEG of quality 30, half the size, or 20 % more light changes 14 bits at most.
 #: Of 48 pairs among 21,000 faces with a correlation of 0.94 and more, two were of different people, before black.
 HASH_BITS, CORRELATION = 14, 0.955
@@ -106,7 +106,7 @@ def first_alike(
     Args:
         hashes: (N, 2) uint64, from :func:`picture_hash`.
         small: (N, 16, 16) uint8.
-        bits: hashes of doubles differ in at most so many.
+        bits: in how many bits hashes of duplicates differ at most.
         least: their small pictures correlate by at least so much; even pictures are all alike.
 
     Returns:

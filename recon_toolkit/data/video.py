@@ -85,7 +85,7 @@ def read_frames(
 
     Args:
         path: the file.
-        every: take every so manieth frame, from the first.
+        every: take every N-th frame, from the first.
         limit: how many frames at most; all by default.
 
     Returns:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from recon_toolkit.data.decode import MAX_PIXELS, SUPPORTED, decode_image
 from recon_toolkit.demo import pages
-from recon_toolkit.demo.desk import Desk
 from recon_toolkit.demo.guard import HEADERS, ICON, check_host, check_origin
 from recon_toolkit.demo.limits import Limits
-from recon_toolkit.demo.objects import scenes_of
-from recon_toolkit.demo.refusal import Refusal
+from recon_toolkit.demo.refusal import Refusal, busy
 from recon_toolkit.demo.upload import read_upload, too_large
+from recon_toolkit.errors import DataError
 from recon_toolkit.reconstructor import Reconstructor
+
+if TYPE_CHECKING:
+    from recon_toolkit.export.viewer import Scene
+    from recon_toolkit.reconstructor import Reconstructor
+
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -152,3 +162,105 @@ async def _discard(body: _Body, limits: Limits) -> None:
                     return
     except (TimeoutError, _Gone):
         return
+
+
+T = TypeVar("T")
+
+
+class Desk:
+    """Does one job at a time in a thread of its own, and lets a few wait. For one event loop."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reconstruct")
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place for one request, from before its picture is read, so that few pictures are in memory at once.
+
+        Raises:
+            Refusal: 503, all places are taken.
+        """
+        if self._taken >= self._limits.places:
+            raise busy("Others are waiting already", 5)
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    async def do(self, job: Callable[[], T]) -> T:
+        """What ``job`` returns, or its exception.
+
+        A thread cannot be stopped: a job that takes too long ends in the background, and those after it wait for it.
+        One that has not begun by then is dropped.
+
+        Raises:
+            Refusal: 503, it took too long.
+        """
+        future = self._thread.submit(job)
+        try:
+            async with asyncio.timeout(self._limits.work_seconds):
+                return await asyncio.shield(asyncio.wrap_future(future))
+        except TimeoutError:
+            raise busy("This took too long", 10) from None
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Drop what waits; what runs ends by itself."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def scenes_of(data: bytes, reconstructor: Reconstructor, *, crop: bool, most: int) -> list[Scene]:
+    """The objects in a picture, ready to be shown, the most certain first.
+
+    Args:
+        data: an image file.
+        reconstructor: the model; its detector is left out where ``crop`` says so.
+        crop: one object fills the picture.
+        most: how many of them, at most.
+
+    Raises:
+        Refusal: no image (415), too many pixels (413), damaged (400), or without an object (422).
+    """
+    picture = decoded(data)
+    found = reconstructor
+    if crop:
+        reconstructor = replace(reconstructor, detector=None)
+    try:
+        results = reconstructor.reconstruct_all(picture, limit=most)
+        noun = found.noun.capitalize()
+        names = [noun] if len(results) == 1 else [f"{noun} {n}" for n in range(1, len(results) + 1)]
+        named = (replace(result.to("cpu"), name=name) for result, name in zip(results, names, strict=True))
+        return [result.scene_with_mesh(f"{result.name.lower().replace(' ', '-')}.glb") for result in named]
+    except DataError as error:
+        remedy = (
+            f"Take one in which a {found.noun} is upright, sharp and turned towards the camera; or cut it out by hand, "
+            "so that it fills a square, and tick “The picture is a crop already”"
+        )
+        raise Refusal(422, _sentence(error.message), remedy) from None
+
+
+def decoded(data: bytes) -> NDArray[np.uint8]:
+    """An image file as (H, W, 3); what it is, its first bytes tell, and not its name.
+
+    Raises:
+        Refusal: no image (415), too many pixels (413), or damaged (400).
+    """
+    try:
+        return decode_image(data)
+    except DataError as error:
+        raise Refusal(_status(error), _sentence(error.message), _sentence(error.remedy or "")) from None
+
+
+def _status(error: DataError) -> int:
+    if error.remedy == SUPPORTED:
+        return 415
+    return 413 if f"{MAX_PIXELS:,}" in error.message else 400
+
+
+def _sentence(text: str) -> str:
+    """With a capital, for people who see it without a file's name before it."""
+    return text[:1].upper() + text[1:]

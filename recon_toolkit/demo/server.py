@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from recon_toolkit.demo.app import Demo
 
+
+import asyncio
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
 #: What the extra brings.
 NEEDED = ("uvicorn", "python_multipart")
 
@@ -30,8 +35,6 @@ def check_extra() -> None:
 def server_of(demo: Demo) -> uvicorn.Server:
     """A server for :meth:`uvicorn.Server.run`, which logs nothing about requests, and limits connections itself."""
     import uvicorn
-
-    from recon_toolkit.demo.protocol import PatientProtocol
 
     return uvicorn.Server(
         uvicorn.Config(
@@ -66,3 +69,63 @@ def serve(demo: Demo, listening: socket.socket, ready: Callable[[], None]) -> No
     finally:
         demo.desk.close()
         listening.close()
+
+
+#: Seconds for a request's head to arrive, from the connection's beginning or the answer before.
+HEADER_SECONDS = 10.0
+#: Open connections. One more closes the one that has waited longest for a head; where all are being answered, itself.
+CONNECTIONS = 64
+#: Seconds in which a connection that is given up may still fetch its answer.
+_DRAIN_SECONDS = 120.0
+
+
+class PatientProtocol(H11Protocol):
+    """uvicorn's, with an end to waiting for a request's head, which it does not have."""
+
+    _deadline: asyncio.TimerHandle | None = None
+    _since = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait; make room where there are too many."""
+        super().connection_made(transport)
+        self._wait()
+        live = [each for each in self.connections if isinstance(each, PatientProtocol) and not each._given_up()]
+        if len(live) > CONNECTIONS:
+            waiting = [each for each in live if each._deadline is not None and each is not self]
+            min(waiting, key=lambda each: each._since, default=self)._give_up()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Whatever has arrived; once a request is being answered, its head is not waited for."""
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._wait_no_more()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next head."""
+        if not self.transport.is_closing():
+            self._wait()
+        super().on_response_complete()  # which may begin with a request that has arrived already
+
+    def _wait(self) -> None:
+        self._wait_no_more()
+        self._since = self.loop.time()
+        self._deadline = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _given_up(self) -> bool:
+        return self.transport.is_closing()
+
+    def _give_up(self) -> None:
+        """Close, but let an answer that has been given be fetched by those who are slow."""
+        self._wait_no_more()
+        self.transport.close()
+        self.loop.call_later(_DRAIN_SECONDS, self.transport.abort)

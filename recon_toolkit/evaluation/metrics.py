@@ -156,6 +156,21 @@ def foreground(truth: Tensor) -> Tensor:
     return torch.where(usable.all(2, keepdim=True).all(1, keepdim=True), truth < furthest, usable)
 
 
+def scored_masks(
+    prediction: Tensor, truth: Tensor, prediction_mask: Tensor | None, truth_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Where predicted and true depth (B, H, W) can be scored, each (B, H, W) bool: in their masks, and usable.
+
+    Args:
+        prediction, truth: depths.
+        prediction_mask: everywhere by default.
+        truth_mask: :func:`foreground` by default.
+    """
+    true_mask = foreground(truth) if truth_mask is None else truth_mask.bool()
+    mask = torch.ones_like(true_mask) if prediction_mask is None else prediction_mask.bool()
+    return mask & _usable(prediction), true_mask & _usable(truth)
+
+
 def erode(mask: Tensor) -> Tensor:
     """Erosion of (B, H, W) bool by 3×3 pixels; outside the image nothing is set."""
     outside = F.pad((~mask).float(), (1, 1, 1, 1), value=1.0)

@@ -65,7 +65,7 @@ class ScoreSheet:
 
 def sheet_of(model: Any) -> ScoreSheet:
     """What a model, or its class, is judged by besides depth and pictures; empty where it brings nothing."""
-    found = getattr(model, "scores", None)
+    found = getattr(model, "scores", None)  # a function that makes a model says nothing
     return found if isinstance(found, ScoreSheet) else ScoreSheet(())
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from recon_toolkit.evaluation.baselines import baseline_metrics
-from recon_toolkit.evaluation.metrics import DepthMetrics, DepthSummary, depth_metrics, foreground
+from recon_toolkit.evaluation.metrics import DepthMetrics, DepthSummary, depth_metrics, scored_masks
 from recon_toolkit.geometry.camera import Camera
 
 
@@ -112,11 +111,8 @@ class DepthEvaluator:
         truth_mask: Tensor | None = None,
     ) -> DepthMetrics:
         """Score a batch, (B, H, W) each, on any device; see :func:`depth_metrics`."""
-        truth_mask = foreground(truth) if truth_mask is None else truth_mask.bool()
-        prediction_mask = torch.ones_like(truth_mask) if prediction_mask is None else prediction_mask.bool()
         # A baseline is defined everywhere; it is scored where this prediction could be.
-        prediction_mask = prediction_mask & prediction.isfinite() & (prediction > 0)
-        truth_mask = truth_mask & truth.isfinite() & (truth > 0)
+        prediction_mask, truth_mask = scored_masks(prediction, truth, prediction_mask, truth_mask)
         metrics = depth_metrics(prediction, truth, self.camera, prediction_mask=prediction_mask, truth_mask=truth_mask)
         self._metrics.append(metrics)
         self._truth.append((truth.detach().float().cpu(), truth_mask.cpu(), prediction_mask.cpu()))
@@ -185,3 +181,55 @@ def _baseline(summary: DepthSummary) -> BaselineScore:
 
 def _pair(score: ScoreReport | BaselineScore) -> tuple[str, str]:
     return f"{score.side:.2f} ± {score.side_std:.2f}", f"{score.mad:.2f} ± {score.mad_std:.2f}"
+
+
+@dataclass(frozen=True)
+class BaselineMetrics:
+    """The metrics of both baselines on the same images and the same masks as the prediction's."""
+
+    constant: DepthMetrics
+    average: DepthMetrics
+
+
+def average_depth(truth: Tensor, mask: Tensor) -> Tensor:
+    """The mean depth of the object at each pixel, over the images of (N, H, W) whose mask holds there: (H, W).
+
+    What lies outside the objects has no part in it, unlike in the paper, whose maps have one background depth: the
+    result does not depend on how a data set fills its background. Pixels that no object covers get the mean of all.
+    """
+    count = mask.sum(0)
+    total = truth.double().where(mask, 0.0).sum(0)
+    overall = total.sum() / count.sum()
+    return torch.where(count > 0, total / count.clamp(min=1), overall)
+
+
+def baseline_metrics(
+    truth: Tensor,
+    truth_mask: Tensor,
+    prediction_mask: Tensor | None,
+    camera: Camera,
+    *,
+    batch_size: int = 256,
+) -> BaselineMetrics:
+    """Score constant and average depth on a set of images.
+
+    The average is over the evaluated images themselves, as in the paper: an oracle that knows the mean face.
+
+    Args:
+        truth: ground-truth depths, (N, H, W).
+        truth_mask: where they are the object's, (N, H, W) bool.
+        prediction_mask: the masks of the prediction that is compared with, (N, H, W) bool, or None.
+        camera: the camera of the images.
+        batch_size: images scored at once, for the memory's sake.
+    """
+    average = average_depth(truth, truth_mask)
+    constant: list[DepthMetrics] = []
+    averaged: list[DepthMetrics] = []
+    for start in range(0, len(truth), batch_size):
+        rows = slice(start, start + batch_size)
+        true, mask = truth[rows], truth_mask[rows]
+        predicted = None if prediction_mask is None else prediction_mask[rows]
+        for depth, parts in ((torch.ones_like(average), constant), (average, averaged)):
+            baseline = depth.expand(true.shape)
+            parts.append(depth_metrics(baseline, true, camera, prediction_mask=predicted, truth_mask=mask))
+    return BaselineMetrics(DepthMetrics.cat(constant), DepthMetrics.cat(averaged))

@@ -88,7 +88,7 @@ def score_files(
             scored += 1
     if not scored:
         raise DataError(
-            f"none of the {len(pairs)} depth maps can be scored; {skipped[alone].reason}", remedy="mend the files"
+            f"none of the {len(pairs)} depth maps can be scored; {skipped[alone].reason}", remedy="fix the files"
         )
     return evaluator.report(skipped).model_copy(update={"resized": changed})
 

@@ -30,7 +30,7 @@ from recon_toolkit.shapes.forms import Cloud, Mesh, Shape
 MAX_DEPTH_PIXELS = 16_000_000
 #: What an integer of 16 bits means in an image that does not say, in metres: a millimetre, as depth cameras have it.
 MILLIMETRE = 0.001
-#: A step of depth is a jump where it is so many times what its neighbours in line are, and so large a part of depth.
+#: A step of depth is a jump where it is this many times that of its neighbours in line, and this large a part of it.
 #: A plane, however steep, has even steps of 1 / depth.
 _JUMP, _JUMP_PART = 3.0, 0.05
 #: How far behind its farthest point a solid's back is, in halves of the picture's width there.

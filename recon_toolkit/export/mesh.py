@@ -49,6 +49,7 @@ def mesh_from_depth(
     centre_depth: float = 1.0,
     detail: int = 1,
     trim: bool = False,
+    rim: bool = True,
 ) -> TexturedMesh:
     """The surface of a depth map.
 
@@ -65,6 +66,7 @@ def mesh_from_depth(
             smooth: it cuts the outermost faces where the area of the mask's pixels ends.
         trim: remove the background's rim and faces stretched over jumps, and keep one piece without holes; see
             :func:`~recon_toolkit.export.outline.foreground`.
+        rim: the mask may hold such a rim; otherwise it ends at the object.
 
     Raises:
         DataError: no face is left.
@@ -82,7 +84,7 @@ def mesh_from_depth(
     disparity = 1 / np.where(kept, values, 1.0)  # in which a plane is linear
     fine = 1 / _refined(extended(disparity, kept), height, width)
     if trim:
-        kept = foreground(values, camera, kept)
+        kept = foreground(values, camera, kept, rim=rim)
     faces = grid_faces(height, width).numpy()
     attributes = _grid(fine, camera, centre_depth)
     if detail > 1 and not kept.all():

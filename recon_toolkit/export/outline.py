@@ -22,11 +22,11 @@ TRIM_SMOOTHING = 1 / 32
 LEAST_PART = 0.05
 
 
-def foreground(depth: Depths, camera: Camera, kept: Mask) -> Mask:
+def foreground(depth: Depths, camera: Camera, kept: Mask, *, rim: bool = True) -> Mask:
     """The object without the background around it: one piece, without holes.
 
     Depth maps that fill a picture end in a rim: a flat band about the greatest depth beside the object. The rim is
-    what lies within a tenth of the object's depth from the back *and* hangs together with the picture's border or
+    what lies within a tenth of the object's depth from the back *and* is connected with the picture's border or
     with what the mask excludes; faces stretched over jumps go as well. Nothing of the nearer half is ever removed,
     and if less than a third would stay, nothing is removed at all.
 
@@ -34,6 +34,7 @@ def foreground(depth: Depths, camera: Camera, kept: Mask) -> Mask:
         depth: (H, W), finite where ``kept``.
         camera: the depth map's camera.
         kept: (H, W) what to look at, at least one pixel.
+        rim: there may be a rim; otherwise only faces stretched over jumps go.
 
     Returns:
         (H, W) bool, within ``kept`` but for filled holes.
@@ -44,9 +45,9 @@ def foreground(depth: Depths, camera: Camera, kept: Mask) -> Mask:
     near, back = np.percentile(filled[kept], (1, 98))
     if not back - near > 1e-6:
         return kept
-    rim = filled > back - 0.1 * (back - near)
+    behind = (filled > back - 0.1 * (back - near)) & rim
     stretched = _sine_of_sight(filled, camera) < LEAST_SINE
-    away = np.pad((rim | stretched) & kept | ~kept, 1, constant_values=True)
+    away = np.pad((behind | stretched) & kept | ~kept, 1, constant_values=True)
     away = ndimage.binary_propagation(_frame(away), mask=away)[1:-1, 1:-1]
     nearer = kept & (filled < (near + back) / 2)
     found = kept & ~away
@@ -57,14 +58,14 @@ def foreground(depth: Depths, camera: Camera, kept: Mask) -> Mask:
     return found if found.sum() * 3 >= kept.sum() else kept
 
 
-def trimmed(depth: Depths, camera: Camera, kept: Mask) -> Depths:
+def trimmed(depth: Depths, camera: Camera, kept: Mask, *, rim: bool = True) -> Depths:
     """The foreground as a map (H, W) whose level 0.5 is its outline, smoothed: the background ends with the model's
     noise.
 
     Args:
-        depth, camera, kept: as for :func:`foreground`.
+        depth, camera, kept, rim: as for :func:`foreground`.
     """
-    return outline(foreground(depth, camera, kept), TRIM_SMOOTHING * depth.shape[1]) + 0.5
+    return outline(foreground(depth, camera, kept, rim=rim), TRIM_SMOOTHING * depth.shape[1]) + 0.5
 
 
 def extended(depth: Depths, kept: Mask) -> Depths:

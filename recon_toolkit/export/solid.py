@@ -64,7 +64,7 @@ def solid(mesh: TexturedMesh, *, thickness: float = 0.1, height: float | None = 
 
 
 def _main_piece(mesh: TexturedMesh) -> TexturedMesh:
-    """The largest set of faces that hang together by edges, with vertices that only touch taken apart."""
+    """The largest set of faces that are connected by edges, with vertices that only touch taken apart."""
     faces = mesh.faces
     if not len(faces):
         raise DataError("the mesh has no faces to close", remedy="use a larger mask")

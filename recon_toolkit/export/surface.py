@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -22,8 +24,16 @@ def object_mask(depth: Tensor, *, border: int = BORDER) -> Tensor:
     return mask
 
 
-def surface_of(found: Reconstruction) -> tuple[Tensor, Tensor]:
-    """Depth (H, W) and mask (H, W) bool of the object in its own frame, or in the input view, on the CPU.
+class Surface(NamedTuple):
+    """The object's surface in its own frame, or in the input view, on the CPU."""
+
+    depth: Tensor  # (H, W)
+    mask: Tensor  # (H, W) bool
+    outlined: bool  # the mask ends at the object; otherwise a rim of background may be inside
+
+
+def surface_of(found: Reconstruction) -> Surface:
+    """The surface of a reconstruction.
 
     Args:
         found: a batch of one.
@@ -34,11 +44,15 @@ def surface_of(found: Reconstruction) -> tuple[Tensor, Tensor]:
     if found.canonical_depth is not None:
         depth = found.canonical_depth[0].detach().cpu()
         mask = object_mask(depth)
+        outlined = found.canonical_mask is not None
+        if found.canonical_mask is not None:
+            mask &= found.canonical_mask[0].cpu()
     elif found.depth is not None:
         depth = found.depth[0].detach().cpu()
         mask = torch.ones_like(depth, dtype=torch.bool) if found.mask is None else found.mask[0].cpu()
+        outlined = False
     else:
         raise DataError("the model predicts no depth, so there is no surface", remedy="use one that does")
     if not mask.any():
         raise DataError("the model sees no object here", remedy="check that it fills the picture")
-    return depth, mask
+    return Surface(depth, mask, outlined)

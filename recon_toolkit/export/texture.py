@@ -63,13 +63,7 @@ def photo_texture(
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)[None]
         return _sampled(photo, grid, native)[0].clamp(0, 1)
 
-    disparity = _continued(1 / found.canonical_depth)  # in which a plane is linear
-    grid = _places(1 / resized(disparity, size), found.view, camera)[..., :2]
-    colours = _sampled(photo, grid, native)
-    # Weights change slowly: a grid twice as fine as the model's will do.
-    coarse = min(2 * native - 1, size)
-    trust = _soft(_trust(1 / resized(disparity, coarse), found.view, camera))
-    weight = F.interpolate(trust, (size, size), mode="bilinear", align_corners=True)
+    colours, weight = seen_from_front(found, camera, photo[0], size=size)
     model = found.image if found.canonical_image is None else found.canonical_image
     model = resized(model, size)
     known, share = colours * weight, weight
@@ -77,6 +71,32 @@ def photo_texture(
         other = (1 - weight) * weight.flip(-1)
         known, share = known + _mirrored(colours, found.canonical_shading) * other, share + other
     return (known + model * _tint(known, share, model) * (1 - share))[0].clamp(0, 1)
+
+
+def seen_from_front(
+    found: Reconstruction, camera: Camera, photo: Tensor, *, size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """A photograph laid on the canonical object, and how well it shows each place.
+
+    Args:
+        found: one reconstruction (B = 1) with canonical depth and view.
+        camera: the model's camera.
+        photo: (3, S, S), framed as ``found.image``.
+        size: side of the maps; the canonical depth's if not given.
+
+    Returns:
+        Colours (1, 3, size, size), and weights (1, 1, size, size) in [0, 1]: 0 where the view does not see a place.
+    """
+    assert found.canonical_depth is not None and found.view is not None
+    native = found.image.shape[-1]
+    size = native if size is None else size
+    disparity = _continued(1 / found.canonical_depth)  # in which a plane is linear
+    grid = _places(1 / resized(disparity, size), found.view, camera)[..., :2]
+    colours = _sampled(photo.to(found.image)[None], grid, native)
+    # Weights change slowly: a grid twice as fine as the model's will do.
+    coarse = min(2 * native - 1, size)
+    trust = _soft(_trust(1 / resized(disparity, coarse), found.view, camera))
+    return colours, F.interpolate(trust, (size, size), mode="bilinear", align_corners=True)
 
 
 @torch.no_grad()

@@ -50,13 +50,13 @@ def sight(found: Reconstruction, camera: Camera, *, trim: bool = True) -> Sight:
     """
     if len(found) != 1:
         raise ValueError(f"one reconstruction is drawn at a time, not {len(found)}")
-    depth, mask = surface_of(found)
+    depth, mask, outlined = surface_of(found)
     kept = mask & depth.isfinite() & (depth > 0)
     if not bool(kept.any()):
         raise DataError("no pixel belongs to the object", remedy="check that it fills the picture")
     soft = kept.float()
     if trim:
-        smooth = torch.from_numpy(trimmed(depth.double().numpy(), camera, kept.numpy())).float()
+        smooth = torch.from_numpy(trimmed(depth.double().numpy(), camera, kept.numpy(), rim=not outlined)).float()
         soft = smooth if bool((smooth >= 0.5).any()) else soft
     if found.canonical_depth is not None:
         albedo, lit = found.canonical_albedo, found.canonical_image

@@ -31,7 +31,7 @@ def fixed_views(count: int = 8) -> Tensor:
     """The first ``count`` of the eight fixed viewpoints as unit quaternions (count, 4) float32.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: there are fewer.
     """
     if not 1 <= count <= len(FIXED_VIEWS):
         raise ValueError(f"there are {len(FIXED_VIEWS)} fixed views, not {count}")

@@ -40,7 +40,7 @@ _OFFERED = ("glb", "ply", "stl", "3mf")
 
 @dataclass(frozen=True)
 class Refinement:
-    """Adapt the model to the pictures first, for so many steps; 0 does not."""
+    """Adapt the model to the pictures first, for this number of steps; 0 does not."""
 
     steps: int = 0
     seed: int = 0

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline_text
 from recon_toolkit.errors import CheckpointError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.inference.bundled import BundledModel, bundled_models, read_pathways
+from recon_toolkit.models import Model
 from recon_toolkit.nearest import suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.structures import Reconstruction
@@ -34,7 +35,7 @@ class TrainedModel:
         device: where it is.
     """
 
-    network: nn.Module
+    network: Model
     resolved: ResolvedPipeline
     source: str
     device: torch.device
@@ -59,8 +60,7 @@ class TrainedModel:
     def reconstruct(self, images: Tensor) -> Reconstruction:
         """What the model sees in images (B, 3, H, W) in [0, 1], H = W = image_size, on its device."""
         with torch.no_grad():
-            found: Reconstruction = self.network.reconstruct(images.to(self.device))  # type: ignore[operator]
-        return found
+            return self.network.reconstruct(images.to(self.device))
 
 
 def _built_again(
@@ -118,7 +118,7 @@ def load_model(
         path = Path(weights) if weights is not None else _bundled(model, host).path
         network, resolved = _load_weights(path, host, trust or weights is None)
         network, source = network.to(device).eval(), path.stem if weights is None else str(path)
-    if not hasattr(network, "reconstruct"):
+    if not network.defines("reconstruct"):
         raise ReconError(
             f"its model '{resolved.pipeline.model.name}' does not reconstruct photographs",
             where=source,
@@ -147,7 +147,7 @@ def _bundled(name: str | None, host: PluginHost) -> BundledModel:
     return chosen[0]
 
 
-def _load_weights(path: Path, host: PluginHost, trust: bool) -> tuple[nn.Module, ResolvedPipeline]:
+def _load_weights(path: Path, host: PluginHost, trust: bool) -> tuple[Model, ResolvedPipeline]:
     """The model of a weights file, built from the pipeline in the file's metadata."""
     if os.path.isdir(path):
         raise CheckpointError("is a folder, not a weights file", where=str(path), remedy="name a run with --run")

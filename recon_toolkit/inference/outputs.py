@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,7 +13,10 @@ from torch import Tensor
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.maps import write_maps
 from recon_toolkit.nearest import suggestion
-from recon_toolkit.result import TEXTURES, Result
+from recon_toolkit.structures import TEXTURES
+
+if TYPE_CHECKING:
+    from recon_toolkit.result import Result
 
 #: Everything that can be written, with what it is.
 OUTPUTS = {
@@ -36,6 +40,11 @@ POINT_OUTPUTS = ("cloud", "glb", "stl", "page")
 MESHES = ("glb", "obj", "ply")
 SOLIDS = frozenset({"stl", "3mf"})
 VIDEO_FORMATS = ("mp4", "gif")
+
+
+#: Voxels along the longest side.
+VOXELS = 64
+_ONLY_DEPTH = ("exr", "turntable", "relight")
 
 
 @dataclass(frozen=True)
@@ -109,9 +118,7 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
         written += write_maps(folder, sized.found, 0) if "maps" in kinds else []
         written += _write_exr(sized, folder) if "exr" in kinds else []
     if result.of_points:
-        from recon_toolkit.inference.shape_outputs import write_shapes
-
-        written += write_shapes(result, folder, kinds, outputs.height)
+        written += _write_shapes(result, folder, kinds, outputs.height)
     else:
         written += _write_meshes(result, folder, kinds, outputs)
     if kinds & {"turntable", "relight"}:
@@ -170,6 +177,33 @@ def _write_meshes(result: Result, folder: Path, kinds: Set[str], outputs: Output
     return written
 
 
+def _write_shapes(result: Result, folder: Path, kinds: Set[str], height_mm: float) -> list[Path]:
+    """Write what ``kinds`` names of a result of points into ``folder``.
+
+    Meshes for printing (STL, 3MF) are ``height_mm`` millimetres high; the others keep the object's own units, in which
+    the cube that it lies in has sides of 1.
+
+    Raises:
+        DataError: there are too few points, an output needs depth, or the disk cannot be written.
+    """
+    from recon_toolkit.shapes.files import write_shape
+    from recon_toolkit.shapes.voxels import voxels_of_mesh
+
+    for kind in _ONLY_DEPTH:
+        if kind in kinds:
+            raise DataError(f"the output '{kind}' is of depth, which the model does not predict", remedy="leave it out")
+    written = [write_shape(folder / "cloud.ply", result.cloud)] if "cloud" in kinds else []
+    written += [write_shape(folder / f"mesh.{kind}", result.closed) for kind in ("glb", "obj", "ply") if kind in kinds]
+    written += [
+        write_shape(folder / f"mesh.{kind}", result.closed, height_mm=height_mm)
+        for kind in ("stl", "3mf")
+        if kind in kinds
+    ]
+    if "voxels" in kinds:
+        written.append(write_shape(folder / "voxels.binvox", voxels_of_mesh(result.closed, VOXELS)))
+    return written
+
+
 def _albedo(result: Result) -> Tensor:
     """The photograph without its light, which is sharper than the model's albedo; that where there is no shading."""
     from recon_toolkit.export.texture import albedo_from_photo
@@ -187,10 +221,10 @@ def _write_videos(result: Result, folder: Path, kinds: Set[str], outputs: Output
     written = []
     if "turntable" in kinds:
         path = folder / f"turntable.{outputs.video}"
-        write_video(path, turntable(result.found, result.camera, result.texture(outputs.texture), size=size))
+        write_video(path, turntable(result.outlined, result.camera, result.texture(outputs.texture), size=size))
         written.append(path)
     if "relight" in kinds and result.light is not None:
         path = folder / f"relight.{outputs.video}"
-        write_video(path, relighting(result.found, result.camera, _albedo(result), size=size))
+        write_video(path, relighting(result.outlined, result.camera, _albedo(result), size=size))
         written.append(path)
     return written

@@ -21,7 +21,7 @@ from recon_toolkit.training.objective import Objective
 #: A quarter of the steps' learning rate in quick training: the shape is to move, not to be learned anew.
 LEARNING_RATE = 3e-4
 BATCH_SIZE = 16
-#: The loss is looked at so often, and the best state kept; on at most so many pictures, spread over all of them.
+#: How often the loss is looked at, to keep the best state, and on how many images at most, spread over all of them.
 CHECKS, JUDGED = 5, 64
 #: Views that turn the object out of the picture lower the loss too, which is no gain.
 _LEAST_COVERAGE = 0.85
@@ -45,7 +45,7 @@ def objective_of(trained: TrainedModel) -> Objective:
         ReconError: the model or all its losses need ground truth, or a loss cannot be built.
     """
     terms = [term for term in build_losses(trained.resolved) if term.batch_fields <= {"image"}]
-    needs = {*getattr(trained.network, "batch_fields", ("image",))} - {"image"}
+    needs = {*(trained.network.batch_fields or ("image",))} - {"image"}
     if needs or not terms:
         raise ReconError(
             f"{'it takes' if needs else 'all its losses compare with'} ground truth",

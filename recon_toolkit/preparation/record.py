@@ -62,7 +62,7 @@ class PrepareOptions(BaseModel):
         max_yaw: how far an object may be turned, in degrees, where the detector says it.
         several: what becomes of pictures with several objects that are large enough.
         val, test: shares of the pictures, or of groups of them, for validation and testing.
-        every, frames: of a video, every so many-th frame, and at most so many.
+        every, frames: of a video, every N-th frame, and at most how many.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

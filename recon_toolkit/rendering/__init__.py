@@ -2,8 +2,7 @@
 
 from recon_toolkit.rendering.backends import Backend, choose_backend
 from recon_toolkit.rendering.checks import check_depth_map, check_mesh, check_picture
-from recon_toolkit.rendering.depth_mesh import DepthMeshRenderer, DepthRenderer, warp_to_view
-from recon_toolkit.rendering.factors import render_object
+from recon_toolkit.rendering.depth_mesh import DepthMeshRenderer, DepthRenderer, render_object, warp_to_view
 from recon_toolkit.rendering.grid_vertices import grid_vertices
 from recon_toolkit.rendering.rasterize import (
     FAR,
@@ -13,8 +12,8 @@ from recon_toolkit.rendering.rasterize import (
     pool_samples,
     rasterize,
     rasterize_depth,
+    sum_by_index,
 )
-from recon_toolkit.rendering.sums import sum_by_index
 
 __all__ = [
     "FAR",

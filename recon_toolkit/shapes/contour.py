@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from recon_toolkit.errors import DataError
 from recon_toolkit.shapes.forms import Floats, Mask, Mesh, Voxels
 
-#: A node's value is at least so many pitches from the level: vertices keep apart from nodes, and from each other.
+#: Least distance of a node's value from the level, in pitches: vertices keep apart from nodes, and from each other.
 _CLEAR = 0.03
 
 

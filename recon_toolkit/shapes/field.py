@@ -21,11 +21,11 @@ FEWEST_POINTS = 100
 #: A point's neighbour whose distance is the cloud's spacing. Points drawn evenly with density ρ have k of them within
 #: d on average where π d² ρ = k; a hole of that size is among them with a chance of exp(−k) per point.
 _NEIGHBOURS = 24
-#: Distances are exact so many pitches to either side of the surface.
+#: Pitches to either side of the surface within which distances are exact.
 _BAND = 3.0
 #: Pitches that a gap has at most: a finer grid shows no more, and costs the more the further the ball reaches.
 _MOST_PITCHES = 6.0
-#: A gap is made so many times as wide where that encloses more by a share of the whole, and so often at most.
+#: Factor by which a gap is widened where that encloses more by a share of the whole, and how often at most.
 _RAISE = (1.15, 1.3, 1.5)
 _LOST = 0.002
 _RAISES = 3

@@ -27,7 +27,7 @@ class Printability:
         degenerate_faces: faces without area, or with a vertex twice.
         volume: in cubes of the mesh's unit; below 0 where it is inside out.
         extent: sides (x, y, z) of the box about it.
-        pieces: parts that hang together by edges.
+        pieces: components that are connected by edges.
         problems: what keeps it from being printed, a sentence each.
     """
 

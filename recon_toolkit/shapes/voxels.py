@@ -47,7 +47,7 @@ def voxels_of_mesh(mesh: Mesh, count: int) -> Voxels:
 def voxels_of_cloud(points: ArrayLike, count: int, *, resolution: int = 128) -> Voxels:
     """The solid that a cloud encloses: the voxels with their centre inside.
 
-    The solid is that of :func:`~recon_toolkit.shapes.solidify.solid_of`, with walls of a voxel's thickness or more,
+    The solid is that of :func:`~recon_toolkit.shapes.convert.solid_of`, with walls of a voxel's thickness or more,
     so that none falls between the centres.
 
     Args:

@@ -1,41 +1,19 @@
-"""Known ways in which training goes wrong, recognised from a few cheap numbers and named in plain words."""
+"""Collects what goes wrong in a training, and says each thing once."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
-from pydantic import BaseModel
-from torch import Tensor
+from recon_toolkit.models import Finding
 
-
-class Finding(BaseModel):
-    """A failure that the health check sees: its short name, what it means, what to try."""
-
-    name: str
-    message: str
-    remedy: str
-
-
-_CONVEX = "start from a convex shape: --set model.convex_start_steps=200"
-_RATE = "lower the learning rate (the published one is 1e-4) or set training.clip_gradient"
-_SMOOTH = (
-    "train with 2 or more samples a pixel (renderer.supersampling), a lower learning rate, a warm-up "
-    "(training.warmup_steps), or the depth-smoothness loss"
-)
-#: Before so many steps no run has shapes of its own.
+#: Steps before which no run has shapes of its own.
 SETTLED = 500
-_ALIVE = (
-    "keep the bottleneck of the depth network alive: encoders.depth.bottleneck_slope=0.2 where it has that option, "
-    "training.weight_decay=0, or a lower learning rate"
-)
 
 
 @dataclass
 class Health:
-    """Collects findings while training; each is reported when it first appears.
+    """Findings of a run; each is new once.
 
     Args:
         seen: names of findings reported so far, kept in checkpoints.
@@ -44,124 +22,25 @@ class Health:
     seen: list[str] = field(default_factory=list)
 
     def check(
-        self,
-        diagnostics: Mapping[str, Tensor],
-        spreads: Mapping[str, Tensor],
-        gradient_norms: Mapping[str, float],
-        skipped: int,
-        *,
-        settled: bool = True,
+        self, own: Sequence[Finding], gradient_norms: Mapping[str, float], skipped: int
     ) -> tuple[list[Finding], list[Finding]]:
         """All present findings, and those among them that are new.
 
         Args:
-            diagnostics: what the model reports; ``canonical_depth`` (B, H, W) with ``depth_range`` (2,), ``view``
-                (B, 6) with ``view_range`` (6,), and ``coverage`` (B,) are understood, each optional.
-            spreads: one confidence map per image pair.
+            own: the model's.
             gradient_norms: norm of the gradient per part of the model.
             skipped: steps left out since the last check because loss or gradient was not finite.
-            settled: training is past its start, when all shapes are alike.
         """
         found: list[Finding] = []
         if skipped:
-            found.append(_finding("nan", f"{skipped} steps had a loss or gradient that is not finite, skipped", _RATE))
-        if "canonical_depth" in diagnostics and "depth_range" in diagnostics:
-            depth = diagnostics["canonical_depth"].float()
-            found += _depth(depth, diagnostics["depth_range"])
-            found += _one_shape(depth, diagnostics["depth_range"]) if settled else []
-        if "view" in diagnostics and "view_range" in diagnostics:
-            found += _view(diagnostics["view"].float(), diagnostics["view_range"])
-        if "coverage" in diagnostics:
-            found += _coverage(float(diagnostics["coverage"].mean()))
-        found += _confidence(spreads)
+            message = f"{skipped} steps had a loss or gradient that is not finite, skipped"
+            remedy = "lower training.learning_rate (the published one is 1e-4) or set training.clip_gradient"
+            found.append(Finding(name="nan", message=message, remedy=remedy))
+        found += own
         dead = [name for name, norm in gradient_norms.items() if norm == 0]
         if dead:
-            found.append(
-                _finding(
-                    "dead-gradients", f"no gradient reaches {', '.join(dead)}", "check the losses and the renderer"
-                )
-            )
+            message, remedy = f"no gradient reaches {', '.join(dead)}", "check the losses and the renderer"
+            found.append(Finding(name="dead-gradients", message=message, remedy=remedy))
         new = [f for f in found if f.name not in self.seen]
         self.seen += [f.name for f in new]
         return found, new
-
-
-def _finding(name: str, message: str, remedy: str) -> Finding:
-    return Finding(name=name, message=message, remedy=remedy)
-
-
-def _depth(depth: Tensor, depth_range: Tensor) -> list[Finding]:
-    """Flat, saturated or hollow canonical depth, judged without the border columns."""
-    low, high = depth_range.tolist()
-    inner = depth[:, :, 3:-3]
-    height, width = inner.shape[1:]
-    found = []
-    relief = float(inner.flatten(1).std(1).mean()) / (high - low)
-    if relief < 0.02:
-        found.append(_finding("flat-depth", f"the depth is flat (relief {relief:.1%} of its range)", _CONVEX))
-    mixed = inner[:, 1:, 1:] - inner[:, 1:, :-1] - inner[:, :-1, 1:] + inner[:, :-1, :-1]
-    spread = inner.flatten(1).std(1)[:, None, None]
-    # Mean of |mixed| / spread, measured: 0.006 on a sound model, 0.48 on a ruined one. By share of the pixels, for a
-    # silhouette has large values too, but few.
-    if relief >= 0.02 and float((mixed.abs() > 0.1 * spread).float().mean()) > 0.5:
-        message = "the depth is a checkerboard, to which normals by central differences are blind"
-        found.append(_finding("rough-depth", message, _SMOOTH))
-    margin = 0.02 * (high - low)
-    saturated = float(((inner < low + margin) | (inner > high - margin)).float().mean())
-    if saturated > 0.4:
-        message = f"{saturated:.0%} of the depth sits at the limits of its range: the shape is over-deep"
-        found.append(_finding("over-deep", message, "lower the learning rate or add the depth-smoothness loss"))
-    v, u = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    radius = (u.square() + v.square()).to(inner.device).flatten()
-    radius = radius - radius.mean()
-    mean = inner.mean(0).flatten()
-    correlation = float((radius * (mean - mean.mean())).sum() / (radius.norm() * (mean - mean.mean()).norm() + 1e-12))
-    if relief >= 0.02 and correlation < -0.3:
-        found.append(_finding("inverted-depth", "the shape is hollow: its centre is farther than its rim", _CONVEX))
-    return found
-
-
-def _one_shape(depth: Tensor, depth_range: Tensor) -> list[Finding]:
-    """The same canonical depth for every image of the batch."""
-    if len(depth) < 4:
-        return []
-    low, high = depth_range.tolist()
-    spread = float(depth[:, 3:-3, 3:-3].std(0).mean()) / (high - low)
-    # Measured on synthetic faces: 0.000 where the bottleneck was dead, 0.009 to 0.018 where shapes differ a little.
-    if not spread < 0.0025:  # so that NaN, of which "nan" tells, is none
-        return []
-    message = f"all images get the same shape (its spread over a batch is {spread:.2%} of the depth's range)"
-    return [_finding("one-shape", message, _ALIVE)]
-
-
-def _view(view: Tensor, view_range: Tensor) -> list[Finding]:
-    """All views alike and far from frontal, or pinned to the limit."""
-    found = []
-    rotation, limit = view[:, :3], view_range[:3]
-    pinned = float((rotation.abs() > 0.95 * limit).any(1).float().mean())
-    if pinned > 0.5:
-        found.append(_finding("view-limit", f"{pinned:.0%} of the views sit at the limit of their range", _CONVEX))
-    mean, spread = rotation.mean(0).abs(), rotation.std(0, correction=0)
-    turned = mean > math.radians(25)
-    if len(view) > 1 and bool((turned & (spread < 0.3 * mean)).any()):
-        degrees = ", ".join(f"{math.degrees(v):.0f}°" for v in rotation.mean(0).tolist())
-        message = f"the views have collapsed: nearly every image is seen from the same turned side (mean {degrees})"
-        found.append(_finding("view-collapse", message, _CONVEX))
-    return found
-
-
-def _coverage(coverage: float) -> list[Finding]:
-    if not coverage < 0.4:  # so that NaN, of which "nan" tells, is none
-        return []
-    message = f"the object covers {coverage:.0%} of the picture: it lowers the loss by leaving it (mask escape)"
-    return [_finding("mask-escape", message, _CONVEX)]
-
-
-def _confidence(spreads: Mapping[str, Tensor]) -> list[Finding]:
-    found = []
-    for name, spread in spreads.items():
-        mean = float(spread.mean())
-        if mean > 2 or mean < 2e-3:
-            message = f"the confidence of the {name} reconstruction ran away (mean spread {mean:.3g})"
-            found.append(_finding(f"confidence-{name}", message, _RATE))
-    return found

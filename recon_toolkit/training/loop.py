@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,23 +14,28 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from recon_toolkit.assembly import MakeOptimizer
 from recon_toolkit.config.schema import TrainingConfig
+from recon_toolkit.data.mirroring import check_mirrorable, mirror
 from recon_toolkit.data.packed import PackedImages, ResidentImages
-from recon_toolkit.errors import ReconError, TrainingError
+from recon_toolkit.data.sampling import Sampler, mirrored, random_numbers, share_of
+from recon_toolkit.errors import PluginError, ReconError, TrainingError
+from recon_toolkit.models import Finding, Model, Step
 from recon_toolkit.progress import QUIET, Progress, Task
-from recon_toolkit.structures import Batch, ModelOutput
+from recon_toolkit.structures import Batch, Losses, ModelOutput
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.budget import try_steps
 from recon_toolkit.training.first_look import blamed_part
-from recon_toolkit.training.health import SETTLED, Finding, Health
+from recon_toolkit.training.gradients import Begin, Gradienter, Gradients, begin_step, check_shardable
+from recon_toolkit.training.health import SETTLED, Health
 from recon_toolkit.training.interrupt import Interrupted, interruptible
 from recon_toolkit.training.log import MetricsLog
-from recon_toolkit.training.objective import Losses, Objective
-from recon_toolkit.training.parts import gradient_norm, named_parts, parameter_groups
-from recon_toolkit.training.sampler import Sampler, check_mirrorable, mirror
-from recon_toolkit.training.shards import Forward, ShardedGradients, check_shardable
+from recon_toolkit.training.objective import Objective
+from recon_toolkit.training.parts import gradient_norm, make_optimizers, named_parts
 
 #: Non-finite steps in a row after which training gives up.
 PATIENCE = 20
@@ -45,6 +51,15 @@ class State:
     findings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Update:
+    """What one optimiser did in a step."""
+
+    losses: Losses
+    norm: Tensor  # of the gradient
+    output: ModelOutput | None  # of the first shard
+
+
 class Trainer:
     """Trains a model on a packed data set.
 
@@ -52,6 +67,8 @@ class Trainer:
         model: the model.
         objective: turns the model's output into a scalar.
         data: packed training images.
+        sampler: which of them each step sees.
+        optimizer: makes an optimiser of groups of parameters.
         config: how to train.
         steps: how many steps in all; 1 until a trial has told, see :meth:`settle_steps`.
         seed: of the run.
@@ -65,9 +82,11 @@ class Trainer:
     def __init__(
         self,
         *,
-        model: nn.Module,
+        model: Model,
         objective: Objective,
         data: PackedImages,
+        sampler: Sampler,
+        optimizer: MakeOptimizer,
         config: TrainingConfig,
         steps: int,
         seed: int,
@@ -84,34 +103,34 @@ class Trainer:
         # Not wrapped by Fabric: gradients are taken on threads of our own, and every process averages them itself.
         self.model = model.to(fabric.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            parameter_groups(model, config.part_warmup_steps),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizers: dict[str, Optimizer] = make_optimizers(model, config, optimizer)
+        self._trained = {
+            name: [p for group in optimiser.param_groups for p in group["params"]]
+            for name, optimiser in self.optimizers.items()
+        }
         for term in objective.terms:
             if isinstance(term.component, nn.Module):
                 term.component.to(fabric.device)
         self.average = [p.detach().clone() for p in self.parameters] if config.ema else []
-        if config.batch_size % fabric.world_size:
+        if config.batch_size % (fabric.world_size * model.group_size):
+            groups = f" in groups of {model.group_size}" if model.group_size > 1 else ""
             raise ReconError(
-                f"a batch of {config.batch_size} images cannot be shared equally by {fabric.world_size} processes",
+                f"{config.batch_size} images cannot be shared equally{groups} by {fabric.world_size} processes",
                 where="training.batch_size",
-                remedy="make it a multiple of training.devices",
+                remedy=f"make it a multiple of {fabric.world_size * model.group_size}",
             )
-        self.sampler = Sampler(len(data), config.batch_size, seed, fabric.global_rank, fabric.world_size)
+        self.seed, self.sampler = seed, sampler
         self.data: PackedImages | ResidentImages = data
         self._fields = _fields_to_read(model, objective, data)
         if config.augment_flip:
-            check_mirrorable(self._fields or data.fields)
+            check_mirrorable({name: data.fields[name] for name in self._fields or data.fields if name in data.fields})
+        self._specs = data.fields
         if fabric.device.type != "cpu" and config.keep_on_device and _fits(data, self._fields, fabric.device):
             self.data = data.resident(fabric.device, self._fields)
-        self.shards: ShardedGradients | None = None
-        if config.workers > 1 and fabric.device.type == "cpu":
+        workers = config.workers if fabric.device.type == "cpu" else 1
+        if workers > 1:
             check_shardable(model)
-            self.shards = ShardedGradients(config.workers)
+        self.gradients = Gradienter(workers, self._running)
         self.state, self.health = State(), Health()
         self._skipped_in_a_row = 0
 
@@ -119,9 +138,16 @@ class Trainer:
 
     def batch(self, step: int) -> Batch:
         """The images of a step, on the device, mirrored as the step's seed says."""
-        batch = self.data.batch(torch.from_numpy(self.sampler.indices(step)), self._fields)
-        batch = replace(batch, draw=self.sampler.draws(step)).to(self.fabric.device)
-        return mirror(batch, self.sampler.mirrored(step)) if self.config.augment_flip else batch
+        count, groups = self.config.batch_size, self.model.group_size
+
+        def own(values: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(share_of(values, self.fabric.global_rank, self.fabric.world_size, groups))
+
+        batch = self.data.batch(own(self.sampler.indices(step)), self._fields)
+        batch = replace(batch, draw=own(random_numbers(self.seed, step, count))).to(self.fabric.device)
+        if not self.config.augment_flip:
+            return batch
+        return mirror(batch, own(mirrored(self.seed, step, count, groups)), self._specs)
 
     def learning_rate(self, step: int) -> float:
         """Learning rate at a step: warm-up, then as the schedule says.
@@ -142,67 +168,73 @@ class Trainer:
     def settle_steps(self) -> None:
         """Find out how many steps fit into the minutes that the pipeline gives; nothing is trained."""
         assert self.config.minutes is not None
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        model, objective = self.rehearsal()
+        parameters = {
+            name: [p for group in groups for p in group.parameters] for name, groups in model.optimizers().items()
+        }
+
+        def trial() -> None:
+            """A step without the optimisers', which are small; the norm is asked for: a GPU must have got there."""
+            begin = begin_step(model, 0, 0.0, lambda output, batch: objective(output, batch=batch))
+            for _ in self.gradients(begin, self.batch(0), parameters, model.group_size):
+                gradient_norm(model)
+
         with torch.random.fork_rng(devices=[]):
             run = self.run if self.fabric.global_rank == 0 else None
-            steps = try_steps(self._trial, self.config.minutes, run)
+            steps = try_steps(trial, self.config.minutes, run)
         self.steps = int(self.fabric.broadcast(steps))  # the first process decides
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])
-        self.optimizer.zero_grad(set_to_none=True)
 
-    def _trial(self) -> None:
-        """A step without the optimiser's, which is small; the norm is asked for, since a GPU must have got there."""
-        self._backward(self.forward, self.batch(0))
-        gradient_norm(self.model)
+    def rehearsal(self) -> tuple[Model, Objective]:
+        """Copies of the model and the losses: what is tried with them leaves no trace in training."""
+        return copy.deepcopy(self.model), self.objective.copy()
 
-    def output(self, batch: Batch) -> ModelOutput:
-        """What the model makes of a batch, in the run's precision."""
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """The model's code runs: in the run's precision, and who raises is named."""
         with blamed_part(self.model), self.fabric.autocast():
-            found: ModelOutput = self.model(batch)
-        return found
+            yield
 
-    def forward(self, batch: Batch, epoch: float = 0.0) -> tuple[ModelOutput, Losses]:
-        """The model's output and the losses for a batch."""
-        output = self.output(batch)
-        return output, self.objective(output, epoch, batch=batch)
+    def train_step(self, step: int) -> dict[str, Update]:
+        """One training step: an update of every optimiser that the model's losses name, by name.
 
-    def train_step(self, step: int) -> tuple[ModelOutput, Losses, Tensor]:
-        """One update; it is left out if the loss or the gradient is not finite. Returns also the gradient's norm."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step) * min(1.0, (step + 1) / max(group["warmup"], 1))
-        self.optimizer.zero_grad(set_to_none=True)
+        An update is left out, and the step ends, where the loss or the gradient is not finite.
+        """
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                warmed = min(1.0, (step + 1) / max(group["warmup"], 1))
+                group["lr"] = self.learning_rate(step) * group["rate"] * warmed
         epoch = self.sampler.epoch(step)
-        output, losses = self._backward(lambda part: self.forward(part, epoch), self.batch(step))
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_gradient or math.inf)
-        if not self._any(not bool(torch.isfinite(norm) & torch.isfinite(losses.total.detach()))):
-            self.optimizer.step()
-            self._skipped_in_a_row = 0
-            self._update_average(step)
-        else:
-            self._skip(step)
-        return output, losses, norm
+        begin = begin_step(
+            self.model, step, epoch, lambda output, batch: self.objective(output, epoch, batch=batch, plain=True)
+        )
+        updates: dict[str, Update] = {}
+        for found in self._gradients(begin, self.batch(step), self._trained):
+            trained = self._trained[found.optimizer]
+            norm = nn.utils.clip_grad_norm_(trained, self.config.clip_gradient or math.inf)
+            updates[found.optimizer] = Update(found.losses, norm, found.output)
+            if self._any(not bool(torch.isfinite(norm) & torch.isfinite(found.losses.total.detach()))):
+                self._skip(step)
+                return updates
+            self.optimizers[found.optimizer].step()
+        if not updates:
+            raise PluginError("the model's training_step yields no loss", remedy="yield one for each optimiser")
+        self._skipped_in_a_row = 0
+        self._update_average(step)
+        return updates
 
-    def _backward(self, forward: Forward, batch: Batch) -> tuple[ModelOutput, Losses]:
-        """Set the gradients of a batch, on several threads if the pipeline says so; their mean over processes."""
-        if self.shards is not None:
-            output, losses = self.shards(forward, batch, self.parameters)
-        else:
-            output, losses = forward(batch)
-            torch.autograd.backward(losses.total)
-        if self.fabric.world_size > 1:
-            # Every process runs the same graph, so the same parameters have gradients in each.
-            gradients = [p.grad for p in self.parameters if p.grad is not None]
-            whole = torch.cat([gradient.flatten() for gradient in gradients])
-            mean = torch.as_tensor(self.fabric.all_reduce(whole, reduce_op="mean"))
-            for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient))
-        return output, losses
-
-    def _warm_start_loss(self, batch: Batch) -> tuple[ModelOutput, Losses]:
-        with blamed_part(self.model), self.fabric.autocast():
-            loss: Tensor = self.model.warm_start_loss(batch)  # type: ignore[operator]
-        return ModelOutput(pairs={}, factors={}), Losses(loss, {})
+    def _gradients(
+        self, begin: Begin, batch: Batch, parameters: Mapping[str, Sequence[nn.Parameter]]
+    ) -> Iterator[Gradients]:
+        """The gradients of a step's losses, one after another; each their mean over processes."""
+        for found in self.gradients(begin, batch, parameters, self.model.group_size):
+            if self.fabric.world_size > 1:
+                # Every process runs the same graph, so the same parameters have gradients in each.
+                gradients = [p.grad for p in parameters[found.optimizer] if p.grad is not None]
+                whole = torch.cat([gradient.flatten() for gradient in gradients])
+                mean = torch.as_tensor(self.fabric.all_reduce(whole, reduce_op="mean"))
+                for gradient, part in zip(gradients, torch.split(mean, [g.numel() for g in gradients]), strict=True):
+                    gradient.copy_(part.view_as(gradient))
+            yield found
 
     def _any(self, flag: bool) -> bool:
         """Whether the flag is set in any process: all have to take the same turn."""
@@ -233,18 +265,20 @@ class Trainer:
 
         Raises Interrupted as soon as ``interrupted`` holds a signal: there is nothing to save yet.
         """
-        count = int(getattr(self.model, "warm_start_steps", 0))
-        if count == 0:
+        model, name = self.model, self.model.warm_start_name
+        if model.warm_start_steps == 0:
             return
-        optimizer = torch.optim.Adam(
-            self.parameters, lr=float(getattr(self.model, "warm_start_rate", 1e-3)), fused=True
-        )
-        with self.progress.task("convex start", count, "step") as task:
-            for step in range(count):
+
+        def begin(batch: Batch) -> tuple[Iterator[tuple[str, Losses]], Step]:
+            losses = ((name, Losses(model.warm_start_loss(batch))) for _ in range(1))
+            return losses, Step(0, 0.0, lambda output, batch: self.objective(output, batch=batch))
+
+        optimizer = torch.optim.Adam(self.parameters, lr=model.warm_start_rate, fused=True)
+        with self.progress.task(name, model.warm_start_steps, "step") as task:
+            for step in range(model.warm_start_steps):
                 # Steps beyond the last keep these draws apart from those of training.
-                optimizer.zero_grad(set_to_none=True)
-                self._backward(self._warm_start_loss, self.batch(self.steps + step))
-                optimizer.step()
+                for _ in self._gradients(begin, self.batch(self.steps + step), {name: self.parameters}):
+                    optimizer.step()
                 task.advance()
                 if self._any(bool(interrupted)):
                     raise Interrupted(interrupted[0] if interrupted else signal.SIGTERM, 0)
@@ -264,8 +298,7 @@ class Trainer:
         try:
             self._fit(validate)
         finally:
-            if self.shards is not None:
-                self.shards.close()
+            self.gradients.close()
 
     def _fit(self, validate: Callable[[int], None]) -> None:
         config, state = self.config, self.state
@@ -277,13 +310,13 @@ class Trainer:
             while state.step < self.steps:
                 started = time.monotonic()
                 try:
-                    output, losses, norm = self.train_step(state.step)
+                    updates = self.train_step(state.step)
                 except TrainingError:
                     self.save()
                     raise
                 state.step += 1
                 if state.step % config.log_every == 0 or state.step == self.steps:
-                    self._report(task, output, losses, norm)
+                    self._report(task, updates)
                 state.seconds += time.monotonic() - started
                 task.advance()
                 if state.step == self.steps or (config.validate_every and state.step % config.validate_every == 0):
@@ -295,24 +328,30 @@ class Trainer:
                 if stop and state.step < self.steps:
                     raise Interrupted(interrupted[0] if interrupted else signal.SIGTERM, state.step)
 
-    def _report(self, task: Task, output: ModelOutput, losses: Losses, norm: Tensor) -> None:
+    def _report(self, task: Task, updates: Mapping[str, Update]) -> None:
         """Write the log entry of a step and check the run's health."""
-        spreads = {name: pair.spreads[0].detach() for name, pair in output.pairs.items() if pair.spreads}
-        unused: frozenset[str] = getattr(self.model, "unused_encoders", frozenset())
+        outputs = [update.output for update in updates.values() if update.output is not None]
+        output = outputs[0] if outputs else ModelOutput(pairs={}, factors={})
+        unused = self.model.unused_encoders
         gradients = {name: gradient_norm(part) for name, part in named_parts(self.model) if name not in unused}
         skipped, settled = self.state.skipped - self._reported, self.state.step >= max(self.steps / 2, SETTLED)
-        findings, new = self.health.check(output.diagnostics, spreads, gradients, skipped, settled=settled)
+        with torch.no_grad():
+            own = self.model.health(output, settled=settled)
+        findings, new = self.health.check(own, gradients, skipped)
         self._reported = self.state.skipped
         self.state.findings = list(self.health.seen)
-        total = float(losses.total.detach())
-        task.describe(f"training, loss {total:.3f}")
+        totals = {name: float(update.losses.total.detach()) for name, update in updates.items()}
+        first = next(iter(totals))
+        others = "".join(f", {name} {value:.3f}" for name, value in totals.items() if name != first)
+        task.describe(f"training, loss {totals[first]:.3f}{others}")
         if self.fabric.global_rank != 0:
             return
         values: dict[str, Any] = {
-            "loss": total,
-            **{f"loss.{name}": float(value) for name, value in losses.terms.items()},
-            "gradient_norm": float(norm),
-            "learning_rate": self.optimizer.param_groups[-1]["lr"],
+            "loss": totals[first],
+            **{f"loss.{name}": value for name, value in totals.items() if name != first},
+            **{f"loss.{name}": float(value) for u in updates.values() for name, value in u.losses.terms.items()},
+            "gradient_norm": float(updates[first].norm),
+            "learning_rate": self.optimizers[first].param_groups[-1]["lr"],
             "epoch": self.sampler.epoch(self.state.step),
             "seconds": self.state.seconds,
         }
@@ -349,7 +388,8 @@ class Trainer:
         """Write a checkpoint of the current state, by the first process."""
         if self.fabric.global_rank == 0:
             tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-            tensors |= {f"optimizer.{k}": v for k, v in files.optimizer_tensors(self.optimizer).items()}
+            for name, optimizer in self.optimizers.items():
+                tensors |= {f"{_stored(name)}.{k}": v for k, v in files.optimizer_tensors(optimizer).items()}
             tensors["random.torch"] = torch.get_rng_state()
             if self.average:
                 with self.averaged():
@@ -363,7 +403,8 @@ class Trainer:
         """Continue from a checkpoint of the same pipeline."""
         source = str(files.checkpoint_path(self.run, saved.step))
         files.load_weights(self.model, saved.part("model"), source)
-        files.restore_optimizer(self.optimizer, saved.part("optimizer"), source)
+        for name, optimizer in self.optimizers.items():
+            files.restore_optimizer(optimizer, saved.part(_stored(name)), source)
         if self.average:
             kept = {k: v.clone() for k, v in self.model.state_dict().items()}
             files.load_weights(self.model, saved.part("average"), source)
@@ -376,12 +417,17 @@ class Trainer:
         self._reported = self.state.skipped
 
 
+def _stored(name: str) -> str:
+    """What a checkpoint calls an optimiser."""
+    return "optimizer" if name == "main" else f"optimizer:{name}"
+
+
 def _assign(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
     with torch.no_grad():
         torch._foreach_copy_([*parameters], values)
 
 
-def _fields_to_read(model: nn.Module, objective: Objective, data: PackedImages) -> Collection[str] | None:
+def _fields_to_read(model: Model, objective: Objective, data: PackedImages) -> Collection[str] | None:
     """The fields of the data that the model and the losses read; None for all."""
     missing = {f"losses.{t.name}": sorted(t.batch_fields - data.fields.keys()) for t in objective.terms}
     for where, fields in missing.items():
@@ -391,7 +437,7 @@ def _fields_to_read(model: nn.Module, objective: Objective, data: PackedImages) 
                 where=where,
                 remedy=f"choose a data set with ground truth, or leave the term out: --set {where}=null",
             )
-    own: Collection[str] | None = getattr(model, "batch_fields", None)
+    own = model.batch_fields
     return None if own is None else sorted({*own, *objective.batch_fields})
 
 

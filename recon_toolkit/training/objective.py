@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from recon_toolkit.assembly import LossTerm
 from recon_toolkit.errors import ConfigError, ReconError
 from recon_toolkit.registry import blamed
-from recon_toolkit.structures import Batch, ImagePair, ModelOutput
+from recon_toolkit.structures import Batch, ImagePair, Losses, ModelOutput
 
 Likelihood = Literal["none", "laplace", "gaussian"]
 #: Keeps a spread of zero harmless (Wu et al. 2020, code).
@@ -62,14 +63,6 @@ def spread_for(pair: ImagePair, height: int, width: int) -> Tensor | None:
     return F.interpolate(pair.spreads[0], (height, width), mode="bilinear", align_corners=True)
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The total to minimise, and every term's mean before its weight."""
-
-    total: Tensor
-    terms: dict[str, Tensor]
-
-
 class Objective:
     """The weighted sum of a pipeline's loss terms.
 
@@ -113,11 +106,25 @@ class Objective:
         """Fields of the batch that some term reads."""
         return frozenset().union(*(term.batch_fields for term in self.terms))
 
-    def __call__(self, output: ModelOutput, epoch: float = 0.0, *, batch: Batch | None = None) -> Losses:
+    def copy(self) -> Objective:
+        """The same with copies of the components, which may keep something of what they are called with."""
+        terms = [replace(term, component=copy.deepcopy(term.component)) for term in self.terms]
+        return Objective(terms, self.autocast)
+
+    def __call__(
+        self, output: ModelOutput, epoch: float = 0.0, *, batch: Batch | None = None, plain: bool = False
+    ) -> Losses:
         """Evaluate all terms on a model's output; terms of weight 0 are evaluated for the log, without gradients.
 
-        ``batch`` is what the output was made of, for terms that compare with its ground truth.
+        Args:
+            output: the model's.
+            epoch: for weights that change.
+            batch: what the output was made of, for terms that compare with its ground truth.
+            plain: the caller has autocast on; only components are to have it.
         """
+        if plain:
+            with torch.autocast(next(iter(_tensors(output))).device.type, enabled=False):
+                return self(output, epoch, batch=batch)
         values: dict[str, Tensor] = {}
         total: Tensor | None = None
         prepared: dict[tuple[int, int], Any] = {}
@@ -172,6 +179,12 @@ class Objective:
         found = tuple(residual.shape) if isinstance(residual, Tensor) else type(residual).__name__
         message = f"the loss returned {found}; a residual map (B, C, h, w) with B = {len(pair.target)} was expected"
         raise _problem(f"losses.{term.name}", message, "return it per pixel; the core takes the mean")
+
+
+def _tensors(output: ModelOutput) -> Iterator[Tensor]:
+    for pair in output.pairs.values():
+        yield pair.prediction
+    yield from output.factors.values()
 
 
 def _problem(where: str, message: str, remedy: str) -> ReconError:

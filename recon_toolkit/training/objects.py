@@ -7,16 +7,15 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.errors import DataError
 from recon_toolkit.export.viewer import Scene, viewer_document
 from recon_toolkit.files import write_text
 from recon_toolkit.geometry import Camera
+from recon_toolkit.models import Model
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.result import Result
-from recon_toolkit.structures import Reconstructs
 from recon_toolkit.training.validation import examples
 
 OBJECTS = "objects.html"
@@ -28,7 +27,7 @@ FEWER = 4
 def write_objects(
     run: Path,
     name: str,
-    model: nn.Module,
+    model: Model,
     data: PackedImages,
     camera: Camera,
     *,
@@ -37,10 +36,9 @@ def write_objects(
     progress: Progress = QUIET,
 ) -> None:
     """Write ``objects.html`` for some images of a data set, if the model predicts depth or points."""
-    if not hasattr(model, "reconstruct"):
+    if not model.defines("reconstruct"):
         return
-    trained: Reconstructs = model  # type: ignore[assignment]
-    batch, found = examples(trained, data, device=device, images=COUNT, autocast=autocast)
+    batch, found = examples(model, data, device=device, images=COUNT, autocast=autocast)
     if found.depth is None and found.canonical_depth is None and found.points is None:
         return
     scenes: list[Scene] = []

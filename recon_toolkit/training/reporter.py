@@ -13,7 +13,8 @@ from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.errors import TrainingError
 from recon_toolkit.evaluation.image_metrics import ImageMetrics, ImageReport, Lpips, find_lpips
-from recon_toolkit.evaluation.own_scores import OwnScores, OwnScoresCollector, Scorer, sheet_of
+from recon_toolkit.evaluation.own_scores import OwnScores, OwnScoresCollector
+from recon_toolkit.evaluation.pipeline_metrics import PipelineScorer, sheet_of_pipeline
 from recon_toolkit.evaluation.report import DepthEvaluator, ScoreReport
 from recon_toolkit.export.contact_sheet import contact_sheet
 from recon_toolkit.export.pictures import save_png
@@ -57,6 +58,7 @@ class Reporter:
         self.out, self.log, self.progress = out, log, progress
         self.camera = Camera(fov=resolved.pipeline.camera.fov)
         self.notes: list[str] = []
+        self._scorers: dict[tuple[str, ...], PipelineScorer] = {}
 
     @cached_property
     def _lpips(self) -> Lpips | None:
@@ -69,10 +71,10 @@ class Reporter:
 
     def _evaluate_images(self, data: PackedImages | None, images: int | None, description: str) -> ImageMetrics | None:
         model = self.trainer.model
-        if data is None or not hasattr(model, "scored_pair"):
+        if data is None or not model.defines("scored_pair"):
             return None
         return evaluate_images(
-            model,  # type: ignore[arg-type]
+            model,
             data,
             device=self.trainer.fabric.device,
             images=images,
@@ -87,7 +89,7 @@ class Reporter:
         if data is None:
             return None
         return evaluate(
-            self.trainer.model,  # type: ignore[arg-type]
+            self.trainer.model,
             data,
             self.camera,
             device=self.trainer.fabric.device,
@@ -98,27 +100,30 @@ class Reporter:
             description=description,
         )
 
-    @cached_property
-    def _scorer(self) -> Scorer:
-        """What judges the model by its own metrics: made once, since its baselines may take a while."""
-        return self.trainer.model.scorer(self.splits.train)  # type: ignore[no-any-return,operator]
-
     def _evaluate_own(
         self, data: PackedImages | None, images: int | None, description: str, *, spread: bool = False
     ) -> OwnScoresCollector | None:
-        sheet = sheet_of(self.trainer.model)
-        if data is None or not sheet.metrics:
+        whole = sheet_of_pipeline(self.resolved)
+        if data is None or not whole.metrics:
             return None
-        missing = sheet.missing(data.fields)
-        if missing:
-            note = f"the model's own scores need {', '.join(missing)} of every image, which the data set does not have"
+        sheet = sheet_of_pipeline(self.resolved, data.fields)
+        left_out = [metric.name for metric in whole.metrics if metric not in sheet.metrics]
+        if left_out:
+            missing = ", ".join(whole.missing(data.fields))
+            note = f"{', '.join(left_out)}: not scored, for the data set does not have {missing} of every image"
             if note not in self.notes:
                 self.progress.warn(note)
                 self.notes.append(note)
+        if not sheet.metrics:
             return None
+        names = tuple(metric.name for metric in sheet.metrics)
+        if names not in self._scorers:  # made once, since its baselines may take a while
+            self._scorers[names] = PipelineScorer(
+                self.resolved, self.trainer.model, sheet, self.splits.train, self._autocast
+            )
         return evaluate_own(
             sheet,
-            self._scorer,
+            self._scorers[names],
             data,
             device=self.trainer.fabric.device,
             images=images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterator
@@ -13,23 +14,29 @@ import torch
 from filelock import FileLock, Timeout
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import Tensor
 
-from recon_toolkit.assembly import build_losses, build_model, check_parts
+from recon_toolkit.assembly import build_losses, build_model, build_optimizer, build_sampler, check_parts
 from recon_toolkit.config.pipeline import ResolvedPipeline
 from recon_toolkit.config.schema import Precision
 from recon_toolkit.config.stored import PIPELINE, SEAL, seal
 from recon_toolkit.data.context import DataContext
 from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
 from recon_toolkit.files import disk_error, is_partial, make_folder, remove_partials, write_text
+from recon_toolkit.models import Model, Step
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.structures import Batch
+from recon_toolkit.structures import Batch, Losses, ModelOutput
 from recon_toolkit.threads import given
 from recon_toolkit.training import checkpoint as files
 from recon_toolkit.training.budget import FILE as BUDGET
-from recon_toolkit.training.budget import recorded_steps, steps_given
+from recon_toolkit.training.budget import (
+    available_memory_mb,
+    parameter_count,
+    peak_memory_estimate,
+    recorded_steps,
+    steps_given,
+)
 from recon_toolkit.training.environment import Environment, environment
-from recon_toolkit.training.estimate import available_memory_mb, parameter_count, peak_memory_estimate
 from recon_toolkit.training.first_look import check_output, watched_parts
 from recon_toolkit.training.log import MetricsLog
 from recon_toolkit.training.loop import Trainer
@@ -69,7 +76,7 @@ def run_pipeline(
         command: the command line, for the record.
 
     Raises:
-        ReconError: anything in the pipeline, the data, the folder or the weights that the user can mend.
+        ReconError: anything in the pipeline, the data, the folder or the weights that the user can fix.
         TrainingError: training could not go on; the summary says so, and has no scores.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
@@ -113,6 +120,8 @@ def run_pipeline(
             model=model,
             objective=objective,
             data=splits.train,
+            sampler=build_sampler(resolved, splits.train, model.group_size),
+            optimizer=build_optimizer(resolved),
             config=config,
             steps=steps or 1,
             seed=resolved.pipeline.seed,
@@ -183,16 +192,15 @@ def _record(
     write_text(path, record.model_dump_json(indent=1), durable=True)
 
 
-def _check_terms(model: nn.Module, objective: Objective, resolved: ResolvedPipeline) -> None:
+def _check_terms(model: Model, objective: Objective, resolved: ResolvedPipeline) -> None:
     """Find terms that do not fit the model before data is made, where the model needs no more than an image."""
-    if tuple(getattr(model, "batch_fields", ())) == ("image",):
-        model.eval()  # statistics of a batch of one mean nothing
+    if tuple(model.batch_fields or ()) == ("image",) and model.defines("forward") and model.group_size == 1:
+        model, objective = copy.deepcopy(model).eval(), objective.copy()  # looking changes nothing
         size = resolved.pipeline.image_size
-        with torch.no_grad(), watched_parts(model, resolved):
+        with torch.random.fork_rng(devices=[]), torch.no_grad(), watched_parts(model, resolved):
             output = model(Batch(image=torch.full((2, 3, size, size), 0.5), index=torch.zeros(2)))
             check_output(output, resolved)
             objective.check(output)
-        model.train()
 
 
 @contextmanager
@@ -293,21 +301,22 @@ def _place(trainer: Trainer) -> str:
 def _announce(trainer: Trainer, resolved: ResolvedPipeline, precision: Precision, progress: Progress) -> None:
     """Say, before training starts, how large the model is and how much memory it will take; warn if too much."""
 
-    def loss(images: int) -> Tensor:
-        batch = trainer.batch(0)
-        part = batch.rows(0, images)
-        with watched_parts(trainer.model, resolved), trainer.fabric.autocast():
-            output = trainer.model(part)
-            check_output(output, resolved)
-        trainer.objective.check(output)
-        return trainer.objective(output, batch=part).total
+    model, objective = trainer.rehearsal()
 
-    buffers = {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
+    def pipeline_losses(output: ModelOutput, batch: Batch) -> Losses:
+        check_output(output, resolved)
+        objective.check(output)
+        return objective(output, batch=batch, plain=True)
+
+    def loss(images: int) -> Tensor:
+        part = trainer.batch(0).rows(0, images)
+        with watched_parts(model, resolved), trainer.fabric.autocast():
+            # The first loss of a step; those of other optimisers need its update.
+            return next(iter(model.training_step(part, Step(0, 0.0, pipeline_losses))))[1].total
+
     with torch.random.fork_rng(devices=[]):
         batch_size = trainer.config.batch_size // trainer.fabric.world_size
-        need = peak_memory_estimate(trainer.model, loss, batch_size, ema=bool(trainer.average))
-    for name, buffer in trainer.model.named_buffers():
-        buffer.copy_(buffers[name])
+        need = peak_memory_estimate(model, loss, batch_size, model.group_size, ema=bool(trainer.average))
     have = available_memory_mb(trainer.fabric.device)
     count = parameter_count(trainer.model)
     progress.say(

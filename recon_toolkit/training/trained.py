@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from torch import nn
-
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
 from recon_toolkit.config.stored import PIPELINE
 from recon_toolkit.errors import CheckpointError
+from recon_toolkit.models import Model
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.training import checkpoint as files
 
 
 def load_run(
     run: Path, host: PluginHost, device: str = "cpu", *, trust: bool = False
-) -> tuple[nn.Module, ResolvedPipeline]:
+) -> tuple[Model, ResolvedPipeline]:
     """The model of a run with its trained weights, ready to reconstruct, and its pipeline.
 
     Args:

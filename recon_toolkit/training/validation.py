@@ -8,21 +8,23 @@ can be had, as on photographs, by its loss and its reconstruction of images that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from recon_toolkit.data.packed import PackedImages, evenly_spread
-from recon_toolkit.evaluation.image_metrics import SSIM_WINDOW, ImageMetrics, Lpips, ScoresImages, image_metrics
+from recon_toolkit.data.sampling import in_groups
+from recon_toolkit.evaluation.image_metrics import SSIM_WINDOW, ImageMetrics, Lpips, image_metrics
 from recon_toolkit.evaluation.own_scores import OwnScoresCollector, Scorer, ScoreSheet
 from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.export.overview import reconstruction_columns
 from recon_toolkit.geometry import Camera
+from recon_toolkit.models import Model
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.structures import Batch, ModelOutput, Reconstruction, Reconstructs
 from recon_toolkit.training.first_look import blamed_part
@@ -30,7 +32,7 @@ from recon_toolkit.training.objective import Objective
 
 
 def evaluate(
-    model: Reconstructs,
+    model: Model,
     data: PackedImages,
     camera: Camera,
     *,
@@ -53,7 +55,7 @@ def evaluate(
         autocast: the precision context that the networks run in.
         progress, description: for the bar.
     """
-    if "depth" not in data.fields or not hasattr(model, "reconstruct"):
+    if "depth" not in data.fields or not model.defines("reconstruct"):
         return None
     count = min(images or len(data), len(data))
     evaluator = DepthEvaluator(camera)
@@ -71,7 +73,7 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_images(
-    model: ScoresImages,
+    model: Model,
     data: PackedImages,
     *,
     device: torch.device,
@@ -89,14 +91,14 @@ def evaluate_images(
         lpips: computes LPIPS; left out without.
         data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
     """
-    if not hasattr(model, "scored_pair"):
+    if not model.defines("scored_pair"):
         return None
     count = min(images or len(data), len(data))
     parts: list[ImageMetrics] = []
     with progress.task(description, count, "img") as task:
         for start in range(0, count, batch_size):
             indices = np.arange(start, min(start + batch_size, count))
-            batch = data.batch(indices, getattr(model, "batch_fields", None)).to(device)
+            batch = data.batch(indices, model.batch_fields).to(device)
             with autocast():
                 pair = model.scored_pair(batch)
             parts.append(image_metrics(pair, lpips))
@@ -121,7 +123,7 @@ class HeldOut:
 
 @torch.no_grad()
 def evaluate_held_out(
-    model: nn.Module,
+    model: Model,
     objective: Objective,
     data: PackedImages,
     *,
@@ -132,21 +134,27 @@ def evaluate_held_out(
     autocast: Callable[[], AbstractContextManager[object]],
     progress: Progress = QUIET,
     description: str = "scoring",
-) -> HeldOut:
+) -> HeldOut | None:
     """The losses of training, and the pictures, on the first images of a data set that has no ground truth.
+
+    None of a model that has no ``forward``, or that looks at several images of a group where no group has as many.
 
     Args:
         model: called with batches of the fields that it and the losses read.
         objective: the losses, with the weights that they have in ``epoch``.
         data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
     """
-    count, total = min(images or len(data), len(data)), 0.0
-    own: Collection[str] | None = getattr(model, "batch_fields", None)
+    order = in_groups(data, model.group_size)[: images or len(data)] if model.defines("forward") else np.arange(0)
+    count, total = len(order) // model.group_size * model.group_size, 0.0
+    if count == 0:
+        return None
+    batch_size = max(batch_size // model.group_size, 1) * model.group_size
+    own = model.batch_fields
     fields = None if own is None else sorted({*own, *objective.batch_fields})
     parts: list[ImageMetrics] = []
     with progress.task(description, count, "img") as task:
         for start in range(0, count, batch_size):
-            indices = np.arange(start, min(start + batch_size, count))
+            indices = order[start : min(start + batch_size, count)]
             batch = replace(data.batch(indices, fields), draw=torch.from_numpy(indices)).to(device)
             with blamed_part(model), autocast():
                 output: ModelOutput = model(batch)
@@ -195,7 +203,7 @@ def evaluate_own(
 
 @torch.no_grad()
 def sheet_columns(
-    model: object,
+    model: Model,
     data: PackedImages,
     *,
     device: torch.device,
@@ -207,12 +215,11 @@ def sheet_columns(
     They are those of the model's own ``sheet_columns(batch)``, label → (B, C, H, W) in [0, 1], or else those of its
     reconstructions.
     """
-    own: Callable[[Batch], Mapping[str, Tensor]] | None = getattr(model, "sheet_columns", None)
-    if own is not None:
+    if model.defines("sheet_columns"):
         batch = data.batch(_examples(data, images))
         with autocast():
-            return own(batch.to(device))
-    if not hasattr(model, "reconstruct"):
+            return model.sheet_columns(batch.to(device))
+    if not model.defines("reconstruct"):
         return None
     batch, found = examples(model, data, device=device, images=images, autocast=autocast)
     return reconstruction_columns(found, batch)

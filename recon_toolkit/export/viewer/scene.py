@@ -74,11 +74,11 @@ def scene_of(
     from recon_toolkit.export.pictures import depth_picture, normals_picture
     from recon_toolkit.export.surface import surface_of
 
-    found = result.found
-    depth, mask = surface_of(found)
+    found = result.outlined if trim else result.found
+    depth, mask, outlined = surface_of(found)
     canonical = found.canonical_depth is not None
     if trim and canonical:
-        soft = torch.from_numpy(trimmed(depth.double().numpy(), result.camera, mask.numpy()))
+        soft = torch.from_numpy(trimmed(depth.double().numpy(), result.camera, mask.numpy(), rim=not outlined))
         depth, mask = depth.where(mask, torch.nan), soft
     albedo = found.canonical_albedo if canonical else found.albedo
     pictures: dict[str, Tensor] = {} if albedo is None else {"albedo": albedo[0]}

@@ -38,7 +38,7 @@ class ShownShape:
 
 
 def share(shapes: int) -> int:
-    """How many points each of so many shapes on a page may have."""
+    """How many points each of a page's shapes may have, by their number."""
     return max(LEAST, min(MOST, MOST_OF_PAGE // max(1, shapes)))
 
 
