@@ -14,8 +14,9 @@ import re
 import shutil
 from pathlib import Path
 
-from recon_toolkit.bench.report import TableReport, read_report
-from recon_toolkit.bench.tables import markdown_tables
+from recon_bench.report import TableReport, read_report
+from recon_bench.tables import markdown_tables
+
 from recon_toolkit.files import write_text
 
 HERE = Path(__file__).parent

@@ -16,8 +16,8 @@ import torch
 from recon_synthetic_faces.dataset import SyntheticFaces
 from record import Record, describe
 
-from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.inference.models import TrainedModel, load_model
+from recon_toolkit.metrics.report import DepthEvaluator
 
 SETS: dict[str, dict[str, Any]] = {
     "synthetic faces": {},

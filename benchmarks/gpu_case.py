@@ -26,10 +26,10 @@ from torch import Tensor
 
 from recon_toolkit.assembly import build_losses, build_model
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
+from recon_toolkit.engine.environment import Environment, peak_memory_mb
 from recon_toolkit.files import write_text
+from recon_toolkit.losses import Objective
 from recon_toolkit.structures import Batch
-from recon_toolkit.training.environment import Environment, peak_memory_mb
-from recon_toolkit.training.objective import Objective
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]

@@ -6,9 +6,8 @@ from typing import Annotated, Literal, Self
 
 from gpu_case import VGG, Case, Number
 from pydantic import BaseModel, Field, model_validator
+from recon_bench.report import TableReport
 from record import Results
-
-from recon_toolkit.bench.report import TableReport
 
 #: How far a way's first loss may be from that of fp32, as a share of it. The weights are the same, so what is left is
 #: rounding: bfloat16 has steps of 0.4 to 0.8 %, and their mean over a batch is closer.

@@ -27,16 +27,16 @@ from filelock import FileLock, Timeout
 from gpu_case import CASES, PAPER, TOY, Case, failed_case
 from gpu_report import Ablation, Suite, Training, notes_of, values_of
 from gpu_session import PIECES, Ended, Identity, Progress, Session, limited, read
+from recon_bench.report import TableReport, read_report
 from record import RESULTS
 
-from recon_toolkit.bench.report import TableReport, read_report
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.engine.checkpoint import checkpoints
+from recon_toolkit.engine.environment import Environment
+from recon_toolkit.engine.log import read_log
+from recon_toolkit.engine.page import RunSummary
 from recon_toolkit.errors import DataError, ReconError
 from recon_toolkit.files import write_text
-from recon_toolkit.training.checkpoint import checkpoints
-from recon_toolkit.training.environment import Environment
-from recon_toolkit.training.log import read_log
-from recon_toolkit.training.summary import RunSummary
 
 #: Pictures to train on. One call must be able to make them: at 100 a second, as on two cores, they take seven minutes.
 #: The schedule passes over them 120 times; the paper's 160,000 would take half an hour on two cores.

@@ -21,8 +21,8 @@ from recon_synthetic_faces.scene import draw_scenes
 from record import Record, describe
 from torch import Tensor, nn
 
-from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.inference.models import TrainedModel, load_model
+from recon_toolkit.metrics.report import DepthEvaluator
 from recon_toolkit.rendering import render_object
 
 BATCH = 50

@@ -21,12 +21,11 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 from numpy.typing import NDArray
-from recon_synthetic_faces.anatomy import COUNT
 from recon_synthetic_faces.dataset import SyntheticFaces
-from recon_synthetic_faces.head import EAR, HAIR, SKIN, template
+from recon_synthetic_faces.head import AXIS, EAR, HAIR, SKIN, template
+from recon_synthetic_faces.modes import COUNT
 from recon_synthetic_faces.render import render
 from recon_synthetic_faces.scene import draw_scenes
-from recon_synthetic_faces.surface import AXIS
 from scipy.interpolate import RBFInterpolator
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree

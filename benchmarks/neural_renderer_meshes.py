@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import torch
 from recon_neural_renderer import Renderer
-from recon_neural_renderer.pipeline import NeuralRenderer
+from recon_neural_renderer.renderer import NeuralRenderer
 from record import Record, describe, measure
 from rendering import inputs
 from torch import Tensor

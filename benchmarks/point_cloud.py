@@ -15,8 +15,8 @@ import torch
 from recon_point_cloud.splat import pseudo_render
 from record import Record, describe, measure
 
-from recon_toolkit.evaluation.clouds import cloud_metrics
 from recon_toolkit.geometry.orthographic import random_views
+from recon_toolkit.metrics.clouds import cloud_metrics
 from recon_toolkit.shapes.convert import solid_of
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from record import Record, describe
 
-from recon_toolkit.evaluation.own_scores import OwnScores
-from recon_toolkit.training.environment import Environment
+from recon_toolkit.engine.environment import Environment
+from recon_toolkit.metrics.contributed import OwnScores
 
 
 def main() -> None:

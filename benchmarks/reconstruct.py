@@ -20,8 +20,8 @@ from PIL import Image
 from record import Record, describe, measure
 
 from recon_toolkit import Reconstructor
-from recon_toolkit.export.turntable import turntable
-from recon_toolkit.export.video import write_video
+from recon_toolkit.io.video import write_video
+from recon_toolkit.viewer.turntable import turntable
 
 _LOAD = "import time; t = time.perf_counter(); from recon_toolkit import Reconstructor; Reconstructor.load({}); "
 _SHOW = "print(time.perf_counter() - t)"

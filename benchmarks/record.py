@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
-from recon_toolkit.training.environment import Environment, environment
+from recon_toolkit.engine.environment import Environment, environment
 
 RESULTS = Path(__file__).parent / "results"
 

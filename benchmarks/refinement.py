@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from recon_bench.collect import paired_interval
 from recon_synthetic_faces.dataset import SyntheticFaces
 from recon_synthetic_faces.render import Pictures
 from record import Record, describe
 
-from recon_toolkit.bench.statistics import paired_interval
-from recon_toolkit.evaluation.report import DepthEvaluator
 from recon_toolkit.inference.models import TrainedModel, load_model
 from recon_toolkit.inference.refine import LEARNING_RATE, refined
+from recon_toolkit.metrics.report import DepthEvaluator
 
 WORLDS: dict[str, dict[str, Any]] = {
     "its own kind": {"photographic": 0.8, "ambient": (0.3, 0.7), "diffuse": (0.35, 0.85)},

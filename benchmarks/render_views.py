@@ -20,7 +20,7 @@ import trimesh
 from numpy.random import default_rng
 from recon_object_views.command import RenderOptions, render_meshes
 from recon_object_views.meshes import read_mesh
-from recon_object_views.pictures import Layout, pictures_of
+from recon_object_views.render import Layout, pictures_of
 from record import Record, describe, measure
 
 SIZE = 128

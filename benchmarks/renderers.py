@@ -19,17 +19,17 @@ from typing import Any
 import matplotlib
 import torch
 from pydantic import BaseModel, Field
+from recon_conformance import check_renderer
+from recon_conformance.subject import Ellipsoid, canonical_depth, view_of
 from record import Results, describe
 from torch import Tensor
 
 from recon_toolkit import Camera, build_dataset, load_plugins
-from recon_toolkit.conformance import check_renderer
-from recon_toolkit.conformance.truth import Ellipsoid, canonical_depth, view_of
-from recon_toolkit.data.context import DataContext
-from recon_toolkit.export.contact_sheet import contact_sheet
-from recon_toolkit.export.pictures import depth_picture, normals_picture, save_png
-from recon_toolkit.training.summary import RunSummary
-from recon_toolkit.training.trained import load_run
+from recon_toolkit.data.packing import DataContext
+from recon_toolkit.engine.checkpoint import load_run
+from recon_toolkit.engine.page import RunSummary
+from recon_toolkit.io.contact_sheet import contact_sheet
+from recon_toolkit.io.maps import depth_picture, normals_picture, save_png
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -16,10 +16,9 @@ from record import Record, describe, measure
 
 from recon_toolkit.assembly import build_losses, build_model
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.engine.environment import peak_memory_estimate, peak_memory_mb
+from recon_toolkit.losses import Objective
 from recon_toolkit.structures import Batch
-from recon_toolkit.training.budget import peak_memory_estimate
-from recon_toolkit.training.environment import peak_memory_mb
-from recon_toolkit.training.objective import Objective
 
 
 def main() -> None:

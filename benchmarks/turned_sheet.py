@@ -15,11 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from recon_toolkit import Reconstructor, Result
-from recon_toolkit.export.contact_sheet import contact_sheet
-from recon_toolkit.export.frames import Stage
-from recon_toolkit.export.pictures import normals_picture
-from recon_toolkit.export.turntable import sight
 from recon_toolkit.geometry import lambert
+from recon_toolkit.io.contact_sheet import contact_sheet
+from recon_toolkit.io.maps import normals_picture
+from recon_toolkit.viewer.turntable import Stage, sight
 
 YAWS = (-40.0, -20.0, 0.0, 20.0, 40.0)
 #: For the surface alone: from the left, above and before; grey.

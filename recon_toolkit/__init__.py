@@ -36,10 +36,9 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from recon_toolkit.geometry.camera import Camera
-    from recon_toolkit.hookspecs import hookimpl
     from recon_toolkit.importing import Imported
     from recon_toolkit.models import Model, ParameterGroup, Step
-    from recon_toolkit.plugins import load_plugins
+    from recon_toolkit.plugins import hookimpl, load_plugins
     from recon_toolkit.reconstructor import Reconstructor
     from recon_toolkit.result import Result
     from recon_toolkit.structures import Batch, ImagePair, Losses, ModelOutput, Reconstruction, Rendering
@@ -67,10 +66,9 @@ _HOME = {
     "detection": ("Detection", "Detector"),
     "errors": ("CheckpointError", "ConfigError", "DataError", "PluginError", "ReconError", "TrainingError"),
     "geometry.camera": ("Camera",),
-    "hookspecs": ("hookimpl",),
     "importing": ("Imported",),
     "models": ("Model", "ParameterGroup", "Step"),
-    "plugins": ("load_plugins",),
+    "plugins": ("hookimpl", "load_plugins"),
     "reconstructor": ("Reconstructor",),
     "result": ("Result",),
     "structures": ("Batch", "ImagePair", "Losses", "ModelOutput", "Reconstruction", "Rendering"),

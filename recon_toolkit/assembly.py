@@ -13,15 +13,15 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from recon_toolkit.config.contracts import check_contract, loss_arguments
+from recon_toolkit.components import blamed
 from recon_toolkit.config.pipeline import ResolvedComponent, ResolvedPipeline
 from recon_toolkit.config.schema import LossTermConfig, TrainingConfig
+from recon_toolkit.config.signatures import check_contract, loss_arguments
 from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.data.sampling import Sampler, default_sampler
 from recon_toolkit.errors import ConfigError, PluginError, ReconError
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.models import Model
-from recon_toolkit.registry import blamed
 
 #: Groups of parameters, as torch's optimisers take them, → an optimiser.
 MakeOptimizer = Callable[[list[dict[str, Any]]], Optimizer]

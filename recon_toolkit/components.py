@@ -1,16 +1,17 @@
-"""Components: named parts of one kind, and the decorators that name them.
-
-A component is a plain class or function with typed keyword arguments. Nothing here imports torch, so that
-plugins can be listed quickly; a component is imported only when a pipeline names it.
-"""
+"""Components: named parts of one kind, the decorators that name them, and the registry that finds them."""
 
 from __future__ import annotations
 
+import dis
 import importlib
 import inspect
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
+
+from recon_toolkit.errors import PluginError, ReconError, suggestion
 
 #: What a component is: one of :data:`KINDS`, or a kind that a plugin declares.
 Kind = str
@@ -152,3 +153,214 @@ optimizer = _decorator("optimizer")
 detector = _decorator("detector")
 importer = _decorator("importer")
 command = _decorator("command")
+
+
+@dataclass(frozen=True)
+class PluginFailure:
+    """A plugin that could not be used, and why.
+
+    Args:
+        name: the plugin's name.
+        source: the distribution or file it came from.
+        cause: one line.
+        traceback: the whole traceback as text, empty if there was none.
+        requested: named by the user (``--plugin`` or a pipeline's ``plugins``) rather than found installed.
+    """
+
+    name: str
+    source: str
+    cause: str
+    traceback: str = ""
+    requested: bool = False
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A component and the plugin that provides it."""
+
+    component: Component
+    provider: str
+    #: Arguments that are no options: what the core, or the plugin that declares the kind, supplies.
+    supplied: frozenset[str] = frozenset()
+
+    @property
+    def kind(self) -> Kind:
+        return self.component.kind
+
+    @property
+    def name(self) -> str:
+        return self.component.name
+
+    def load(self) -> Callable[..., Any]:
+        """Import the class or function.
+
+        Raises:
+            PluginError: the import fails; names component, plugin and cause.
+        """
+        try:
+            return self.component.load()
+        except BaseException as error:
+            if not is_fault(error):
+                raise
+            raise PluginError(
+                f"{self.kind} '{self.name}' of plugin '{self.provider}' cannot be loaded: {describe(error)}",
+                remedy="--debug shows where; fix the plugin or use another component",
+            ) from error
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Several plugins provide the same kind and name."""
+
+    kind: Kind
+    name: str
+    providers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name}' is provided by the plugins {', '.join(self.providers)}"
+
+    @property
+    def remedy(self) -> str:
+        choices = " or ".join(f"'{provider}:{self.name}'" for provider in self.providers)
+        return f"write {choices}, or leave a plugin out with --disable-plugin"
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: ``ImportError: No module named 'x'``."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def is_fault(error: BaseException) -> bool:
+    """Whether what a plugin's code let out is its fault: ``sys.exit`` is, a person's Ctrl-C is not."""
+    return not isinstance(error, GeneratorExit) and not (isinstance(error, KeyboardInterrupt) and is_interrupt(error))
+
+
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether a KeyboardInterrupt is of a signal, or follows from one, rather than raised by somebody's code.
+
+    Python's own handler of SIGINT raises it in the middle of whatever runs, where there is no ``raise``.
+    """
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            trace = error.__traceback__
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            if trace is None:
+                return True
+            code = trace.tb_frame.f_code
+            handlers = (signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM))
+            if any(getattr(handler, "__code__", None) is code for handler in handlers):
+                return True
+            if code.co_code[trace.tb_lasti] != dis.opmap["RAISE_VARARGS"]:
+                return True
+        error = error.__context__
+    return False
+
+
+class Registry:
+    """Components by (kind, name).
+
+    Args:
+        components: everything that plugins provide; order does not matter.
+        failures: plugins that could not be used, to be named where something is missing.
+    """
+
+    def __init__(self, components: Iterable[Registered] = (), failures: Iterable[PluginFailure] = ()) -> None:
+        self.failures = tuple(failures)
+        self._entries: dict[tuple[Kind, str], list[Registered]] = {}
+        for entry in sorted(components, key=_order):
+            self._entries.setdefault((entry.kind, entry.name), []).append(entry)
+
+    def all(self) -> list[Registered]:
+        """Every component, by kind, name and provider."""
+        return [entry for entries in self._entries.values() for entry in entries]
+
+    def names(self, kind: Kind) -> list[str]:
+        """The names of a kind, sorted."""
+        return [name for entry_kind, name in self._entries if entry_kind == kind]
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Names that several plugins provide; using one is an error, having them is not."""
+        return [
+            Conflict(kind, name, tuple(entry.provider for entry in entries))
+            for (kind, name), entries in self._entries.items()
+            if len(entries) > 1
+        ]
+
+    def name_of(self, entry: Registered) -> str:
+        """What a stored pipeline calls a component: ``provider:name`` only where several plugins have its name."""
+        alone = len(self._entries.get((entry.kind, entry.name), ())) < 2
+        return entry.name if alone else f"{entry.provider}:{entry.name}"
+
+    def get(
+        self, kind: Kind, name: str, *, where: str | None = None, prefer: Sequence[Collection[str]] = ()
+    ) -> Registered:
+        """The component called ``name``, or ``provider:name`` where several plugins provide it.
+
+        Args:
+            where: the place that names it, for the message.
+            prefer: groups of plugins, the first first: of several components of a name, the only one of a group is
+                meant. For pipelines that come with these plugins, which know of no other.
+
+        Raises:
+            PluginError: nothing, or more than one thing, has that name.
+        """
+        provider, _, plain = name.rpartition(":")
+        entries = self._entries.get((kind, plain), [])
+        if provider:
+            entries = [entry for entry in entries if entry.provider == provider]
+        if len(entries) == 1:
+            return entries[0]
+        for group in prefer:
+            preferred = [entry for entry in entries if entry.provider in group]
+            if len(preferred) == 1:
+                return preferred[0]
+        if entries:
+            conflict = Conflict(kind, plain, tuple(entry.provider for entry in entries))
+            raise PluginError(str(conflict), where=where, remedy=conflict.remedy)
+        raise PluginError(f"there is no {kind} '{name}'", where=where, remedy=self._remedy(kind, name))
+
+    def _remedy(self, kind: Kind, name: str) -> str:
+        provider, _, plain = name.rpartition(":")
+        qualified = [f"{entry.provider}:{entry.name}" for entry in self.all() if entry.kind == kind]
+        remedy = suggestion(name, qualified) if provider else suggestion(plain, self.names(kind))
+        other = [entry.kind for entry in self.all() if entry.name == plain and entry.kind != kind]
+        if other:
+            remedy += f"; '{plain}' is a {other[0]}"
+        broken = [f"'{failure.name}' ({failure.cause})" for failure in self.failures]
+        if broken:
+            remedy += f"; or it belongs to a plugin that is not working: {', '.join(broken)}"
+        return remedy
+
+
+def _order(entry: Registered) -> tuple[int, str, str, str]:
+    """The toolkit's kinds first, in their order."""
+    rank = KINDS.index(entry.kind) if entry.kind in KINDS else len(KINDS)
+    return rank, entry.kind, entry.name, entry.provider
+
+
+@contextmanager
+def blamed(component: str) -> Iterator[None]:
+    """Turn an exception of a component in use into a PluginError that names it; a ReconError passes through.
+
+    ``sys.exit`` and a KeyboardInterrupt of the component's own are among them; a person's Ctrl-C passes through.
+
+    Args:
+        component: what is running, e.g. ``the loss of losses.edges``.
+    """
+    try:
+        yield
+    except ReconError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise PluginError(f"{component} raised {describe(error)}", remedy="--debug shows where") from error
+        raise ReconError(
+            f"there is not enough memory: {describe(error)}", remedy="lower training.batch_size or the image size"
+        ) from error
+    except BaseException as error:
+        if not is_fault(error):
+            raise
+        raise PluginError(f"{component} raised {describe(error)}", remedy="--debug shows where") from error

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from recon_toolkit.components import blamed
 from recon_toolkit.errors import PluginError
-from recon_toolkit.registry import blamed
 
 if TYPE_CHECKING:
     from recon_toolkit.config.pipeline import ResolvedComponent

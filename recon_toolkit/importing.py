@@ -13,10 +13,10 @@ from torch import Tensor
 
 from recon_toolkit.assembly import build_model
 from recon_toolkit.config.pipeline import load_pipeline_text, resolve_component
+from recon_toolkit.engine.checkpoint import Checkpoint, load_weights, save_checkpoint
 from recon_toolkit.errors import DataError, PluginError, ReconError
+from recon_toolkit.io.torch_files import read_torch_file
 from recon_toolkit.plugins import PluginHost, load_plugins
-from recon_toolkit.training.checkpoint import Checkpoint, load_weights, save_checkpoint
-from recon_toolkit.unpickle import read_torch_file
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def import_file(
 ) -> ImportReport:
     """Turn a checkpoint of another program into a weights file of ours, which holds its pipeline.
 
-    Nothing in the file is executed (:func:`~recon_toolkit.unpickle.read_torch_file`). The weights are loaded into the
-    pipeline's model before anything is written.
+    Nothing in the file is executed (:func:`~recon_toolkit.io.torch_files.read_torch_file`). The weights are loaded
+    into the pipeline's model before anything is written.
 
     Args:
         format_name: an importer's name.

@@ -17,7 +17,7 @@ from typing import Any
 import numba
 import torch
 
-from recon_toolkit.cache import private_temporary
+from recon_toolkit.files import private_temporary
 
 _pool: ThreadPoolExecutor | None = None
 

@@ -1,4 +1,11 @@
-"""Finding and loading plugins, so that a broken one is named with its cause and never stops the others."""
+"""The hooks that a plugin may implement, and finding, loading and judging plugins.
+
+A plugin is a module (or a package) named by an entry point of the group ``recon_toolkit``, or a single file given
+with ``--plugin``. In its ``pyproject.toml``::
+
+    [project.entry-points.recon_toolkit]
+    my-plugin = "my_plugin"
+"""
 
 from __future__ import annotations
 
@@ -16,12 +23,88 @@ from typing import Any, Protocol, TypeVar
 
 import pluggy
 
-from recon_toolkit import hookspecs
-from recon_toolkit.components import KINDS, MARKER, Component, NewKind
-from recon_toolkit.errors import PluginError
-from recon_toolkit.hookspecs import PROJECT
-from recon_toolkit.nearest import suggestion
-from recon_toolkit.registry import PluginFailure, Registered, Registry, describe, is_fault
+from recon_toolkit.components import (
+    KINDS,
+    MARKER,
+    Component,
+    NewKind,
+    PluginFailure,
+    Registered,
+    Registry,
+    describe,
+    is_fault,
+)
+from recon_toolkit.errors import PluginError, suggestion
+
+#: Entry-point group, and pluggy's project name.
+PROJECT = "recon_toolkit"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def recon_components() -> Iterable[Component]:
+    """Yield the components that the plugin contributes.
+
+    A target written ``"module:Name"`` is imported when a pipeline first uses it; so listing plugins stays quick.
+
+    >>> from recon_toolkit import Component, hookimpl
+    >>> @hookimpl
+    ... def recon_components():
+    ...     yield Component("loss", "my-edges", "my_plugin.losses:edges", "difference of the edges")
+    >>> next(recon_components()).name
+    'my-edges'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it
+
+
+@hookspec
+def recon_kinds() -> Iterable[NewKind]:
+    """Yield kinds of components that the plugin declares, for its own components and for those of others.
+
+    What uses them asks ``load_plugins().registry.get(kind, name)``, or ``resolve_component`` for one with its options.
+
+    >>> from recon_toolkit import NewKind, hookimpl
+    >>> @hookimpl
+    ... def recon_kinds():
+    ...     yield NewKind("baker", frozenset({"mesh"}), "makes a texture of a mesh")
+    >>> next(recon_kinds()).name
+    'baker'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it
+
+
+@hookspec
+def recon_pipelines() -> Iterable[Path]:
+    """Yield folders that hold pipelines (``*.yaml``), which ``recon run --pipeline NAME`` then finds by file name.
+
+    >>> from pathlib import Path
+    >>> from recon_toolkit import hookimpl
+    >>> @hookimpl
+    ... def recon_pipelines():
+    ...     yield Path("my_plugin") / "pipelines"
+    >>> next(recon_pipelines()).name
+    'pipelines'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it
+
+
+@hookspec
+def recon_models() -> Iterable[Path]:
+    """Yield folders that hold trained models: ``NAME.safetensors`` from a run, and a model card ``NAME.md`` beside it.
+
+    ``recon reconstruct --model NAME`` finds them by file name, and without it takes the only one there is.
+
+    >>> from pathlib import Path
+    >>> from recon_toolkit import hookimpl
+    >>> @hookimpl
+    ... def recon_models():
+    ...     yield Path("my_plugin") / "models"
+    >>> next(recon_models()).name
+    'models'
+    """
+    raise NotImplementedError  # a specification; pluggy never calls it
 
 
 class Provided(Protocol):
@@ -143,7 +226,7 @@ def load_plugins(
 
 def _load(files: Sequence[Path], disabled: frozenset[str], points: tuple[EntryPoint, ...]) -> PluginHost:
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(sys.modules[__name__])
     plugins: list[Plugin] = []
     candidates, failures = _candidates(files, disabled, points)
     for candidate in candidates:
@@ -262,7 +345,7 @@ def load_file(path: Path) -> ModuleType:
 
 def _refuse_unknown_hooks(manager: pluggy.PluginManager, plugin: object) -> None:
     """pluggy takes a misspelt hook without a word until ``check_pending``, which does not go on to the next plugin."""
-    known = [name for name in vars(hookspecs) if name.startswith("recon_")]
+    known = [name for name in globals() if name.startswith("recon_")]
     for caller in manager.get_hookcallers(plugin) or []:
         if not caller.has_spec():
             raise PluginError(f"there is no hook '{caller.name}' ({suggestion(caller.name, known)})")

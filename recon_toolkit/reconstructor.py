@@ -16,8 +16,7 @@ from recon_toolkit.detection import Detector, build_detector, found_noun
 from recon_toolkit.errors import PluginError, ReconError
 from recon_toolkit.inference.batch import reconstructed, stacked
 from recon_toolkit.inference.bundled import read_pathways
-from recon_toolkit.inference.models import TrainedModel
-from recon_toolkit.inference.pathways import Pathways, load_models
+from recon_toolkit.inference.models import Pathways, TrainedModel, load_models
 from recon_toolkit.inference.pictures import Crop, Finder, Source, as_batch, pixels_of
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.result import Result

@@ -22,10 +22,10 @@ from recon_toolkit.structures import TEXTURES, Reconstruction
 if TYPE_CHECKING:
     from PIL import Image
 
-    from recon_toolkit.export.mesh import TexturedMesh
-    from recon_toolkit.export.viewer import Scene
     from recon_toolkit.shapes.clouds import CleanCloud
     from recon_toolkit.shapes.forms import Cloud, Mesh
+    from recon_toolkit.shapes.mesh import TexturedMesh
+    from recon_toolkit.viewer import Scene
 
 #: Vertices along a native pixel's side in meshes, which makes the surface look as smooth as it is.
 DETAIL = 2
@@ -169,7 +169,7 @@ class Result:
         found = self.found.to("cpu")
         if found.canonical_depth is None or found.view is None or found.canonical_mask is not None:
             return found
-        from recon_toolkit.export.silhouette import canonical_silhouette, photo_silhouette
+        from recon_toolkit.shapes.texture import canonical_silhouette, photo_silhouette
 
         silhouette = photo_silhouette(self.photo)
         if silhouette is None:
@@ -182,7 +182,7 @@ class Result:
 
         What the photograph does not show is taken from its mirrored side, or from the model.
         """
-        from recon_toolkit.export.texture import photo_texture
+        from recon_toolkit.shapes.texture import photo_texture
 
         return photo_texture(self.found.to("cpu"), self.camera, self.photo.cpu())
 
@@ -217,8 +217,8 @@ class Result:
         Raises:
             DataError: the model predicts no depth, or nothing of it is left inside the mask.
         """
-        from recon_toolkit.export.mesh import mesh_from_depth
-        from recon_toolkit.export.surface import surface_of
+        from recon_toolkit.shapes.mesh import mesh_from_depth
+        from recon_toolkit.shapes.surface import surface_of
 
         depth, mask, outlined = surface_of(self.outlined if trim else self.found)
         # What a model sees in the input view has a mask that ends at the object already.
@@ -249,10 +249,10 @@ class Result:
             downloads: file name → content, or a path relative to the page, for its download buttons.
         """
         if self.of_points:
-            from recon_toolkit.export.shape_result import shape_scene_of
+            from recon_toolkit.viewer.scene import shape_scene_of
 
             return shape_scene_of(self, downloads=downloads)
-        from recon_toolkit.export.viewer import scene_of
+        from recon_toolkit.viewer import scene_of
 
         return scene_of(self.to("cpu"), self.photo_texture, downloads=downloads)
 
@@ -263,22 +263,22 @@ class Result:
     def glb(self) -> bytes:
         """The mesh as binary glTF: the textured surface, or the closed solid of a result of points."""
         if self.of_points:
-            from recon_toolkit.shapes.files import shape_bytes
+            from recon_toolkit.io.shape_files import shape_bytes
 
             return shape_bytes(self.closed, ".glb")
-        from recon_toolkit.export.mesh_files import glb_bytes
+        from recon_toolkit.io.mesh_files import glb_bytes
 
         return glb_bytes(self.mesh(), self.texture())
 
     def page(self) -> str:
         """One HTML document that shows the object in 3D, with its mesh to download; it needs no network."""
-        from recon_toolkit.export.viewer import viewer_document
+        from recon_toolkit.viewer import viewer_document
 
         return viewer_document(self.name, [self.scene_with_mesh()])
 
     def picture(self) -> Image.Image:
         """A contact sheet of all maps."""
-        from recon_toolkit.export.overview import overview
+        from recon_toolkit.io.contact_sheet import overview
 
         return overview(self.found.to("cpu"), rows=[self.name])
 

@@ -56,7 +56,7 @@ def untrained_run(tmp_path_factory, cache) -> Path:
     """A run at 32 pixels of a very small model that has learnt nothing: enough to reconstruct with."""
     from recon_toolkit.assembly import build_model
     from recon_toolkit.config.pipeline import load_pipeline
-    from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
+    from recon_toolkit.engine.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 
     narrow = [f"encoders.{role}.width=4" for role in ("depth", "albedo", "light", "view", "confidence")]
     resolved = load_pipeline("unsup3d-quick-photometric", [*narrow, "image_size=32"])

@@ -18,12 +18,11 @@ from pathlib import Path
 import numpy as np
 from devtools import Browser
 from PIL import Image
+from recon_demo.app import Demo
+from recon_demo.limits import Limits
+from recon_demo.server import listen, server_of
 
 from recon_toolkit import Reconstructor
-from recon_toolkit.demo.app import Demo
-from recon_toolkit.demo.limits import Limits
-from recon_toolkit.demo.listen import listen
-from recon_toolkit.demo.server import server_of
 
 PATIENCE = 30  # seconds, for machines that do other things as well
 BOUNDARY = "----a-boundary"

@@ -10,16 +10,15 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from recon_bench.report import read_report
+from recon_bench.runner import Runner, make_table, plan_table, write_outputs
+from recon_bench.store import Store
 from scipy import stats
 
-from recon_toolkit.bench.make import make_table, plan_table, write_outputs
-from recon_toolkit.bench.report import read_report
-from recon_toolkit.bench.runner import Runner
-from recon_toolkit.bench.store import Store
 from recon_toolkit.cli.app import execute
+from recon_toolkit.engine.log import LogTail, MetricsLog
 from recon_toolkit.errors import DataError
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.log import LogTail, MetricsLog
 
 pytestmark = pytest.mark.slow
 

@@ -8,23 +8,23 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 from PIL import Image
-
-from recon_toolkit.bench.curves import mean_curve, write_bars, write_curves
-from recon_toolkit.bench.layout import number
-from recon_toolkit.bench.live import Live
-from recon_toolkit.bench.metrics import BASELINES
-from recon_toolkit.bench.page import write_page
-from recon_toolkit.bench.report import (
+from recon_bench.curves import mean_curve, write_bars, write_curves
+from recon_bench.layout import number
+from recon_bench.live import Live
+from recon_bench.page import write_page
+from recon_bench.report import (
+    BASELINES,
     Difference,
     Published,
     RowReport,
+    RunState,
     Score,
     SeedResult,
     TableReport,
     read_report,
 )
-from recon_toolkit.bench.state import RunState
-from recon_toolkit.bench.tables import latex, latex_escape, markdown, write_tables
+from recon_bench.tables import latex, latex_escape, markdown, write_tables
+
 from recon_toolkit.progress import LOG_INTERVAL, Progress
 
 NASTY = "100% <b>&_x|y_ {a}$#~^\\"

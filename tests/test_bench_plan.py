@@ -3,9 +3,9 @@
 import re
 
 import pytest
+from recon_bench.plan import load_plan, table_name
+from recon_bench.store import Store, begun, check_versions
 
-from recon_toolkit.bench.plan import load_plan, table_name
-from recon_toolkit.bench.store import Store, begun, check_versions
 from recon_toolkit.cli.app import execute
 from recon_toolkit.errors import ConfigError, DataError, ReconError
 from recon_toolkit.plugins import load_plugins

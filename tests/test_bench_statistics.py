@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from recon_bench.collect import paired_interval
 from scipy import stats
-
-from recon_toolkit.bench.statistics import paired_interval
 
 
 def crossed(generator, seeds, images, *, mean, seed, image, rest):

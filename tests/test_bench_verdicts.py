@@ -1,13 +1,11 @@
 """When a table calls something better: not where nothing was learned, it is too little, or it reads the same."""
 
 import pytest
-
-from recon_toolkit.bench.collect import _judge, _mark_best
-from recon_toolkit.bench.layout import verdict
-from recon_toolkit.bench.metrics import METRICS
-from recon_toolkit.bench.report import Difference, RowReport, Score, TableReport
-from recon_toolkit.bench.schema import TableConfig
-from recon_toolkit.bench.tables import frame, markdown
+from recon_bench.collect import _judge, _mark_best
+from recon_bench.layout import verdict
+from recon_bench.report import METRICS, Difference, RowReport, Score, TableReport
+from recon_bench.schema import TableConfig
+from recon_bench.tables import frame, markdown
 
 MAD = METRICS["mad"]
 

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from recon_toolkit import ConfigError, PluginError, build_model, load_pipeline
+from recon_toolkit.components import blamed
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.registry import blamed
 
 CLASH = (
     "from recon_toolkit import loss\n@loss('photometric')\ndef mine(prediction, target):\n    raise KeyError('mine')"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recon_toolkit.evaluation.clouds import cloud_metrics, nearest_distances
+from recon_toolkit.metrics.clouds import cloud_metrics, nearest_distances
 
 
 def test_distances_of_shifted_grids_are_the_shift():

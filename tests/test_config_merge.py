@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recon_toolkit.config.document import Entry, Place, parse
-from recon_toolkit.config.merge import merge
+from recon_toolkit.config.document import Entry, Place, merge, parse
 
 BASE = """\
 model: {name: m, depth: 1}

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from recon_toolkit import Component, PluginError
-from recon_toolkit.components import Kind
+from recon_toolkit.components import Kind, Registered
 from recon_toolkit.config.document import Place, parse
-from recon_toolkit.config.options import plain_value, signature_of, validate_options
+from recon_toolkit.config.signatures import plain_value, signature_of, validate_options
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.registry import Registered
 
 TOY = Path(__file__).parent / "toy_plugin.py"
 

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from recon_conformance import ConformanceReport, check_renderer
+from recon_conformance.gradients import EVENNESS
+from recon_conformance.subject import Ellipsoid, Plane, Subject, canonical_depth, pixel_grid, register, sight, view_of
 
 from recon_toolkit.cli.app import execute
-from recon_toolkit.conformance import ConformanceReport, check_renderer
-from recon_toolkit.conformance.gradients import EVENNESS
-from recon_toolkit.conformance.registration import register
-from recon_toolkit.conformance.subject import Subject
-from recon_toolkit.conformance.truth import Ellipsoid, Plane, canonical_depth, pixel_grid, sight, view_of
 from recon_toolkit.geometry import backproject, transform
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.rendering import DepthMeshRenderer
@@ -109,7 +107,7 @@ def test_an_unknown_check_is_named() -> None:
 def test_the_closed_form_undoes_itself(surface: Plane | Ellipsoid) -> None:
     """Canonical points, moved by the view and projected, are seen where they land and at their own depth."""
     view, depth = view_of(4, 20, -8, move=(0.01, 0.0, 0.02)), canonical_depth(surface)[None]
-    from recon_toolkit.conformance.truth import CAMERA
+    from recon_conformance.subject import CAMERA
 
     moved = transform(backproject(depth, CAMERA).flatten(2), view[None])
     u, v, z = CAMERA.project(moved, 64, 64)[0]

@@ -4,9 +4,9 @@ import pytest
 
 from recon_toolkit import load_pipeline
 from recon_toolkit.components import KINDS
+from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.errors import ReconError
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.run import run_pipeline
 
 HEAD = (
     "from torch import nn\nimport torch\nfrom recon_toolkit import *\nfrom recon_toolkit.components import importer\n"
@@ -144,8 +144,8 @@ def test_a_look_at_the_parts_leaves_the_model_as_it_was(tiny):
     import torch
 
     from recon_toolkit import build_model
+    from recon_toolkit.engine.first_look import watched_parts
     from recon_toolkit.structures import Batch
-    from recon_toolkit.training.first_look import watched_parts
 
     resolved = load_pipeline(tiny)
     model = build_model(resolved)

@@ -9,10 +9,9 @@ import pytest
 import trimesh
 
 from recon_toolkit.cli.app import execute
-from recon_toolkit.errors import DataError
-from recon_toolkit.nearest import suggestion
+from recon_toolkit.errors import DataError, suggestion
+from recon_toolkit.io.shape_files import FORMS, read_shape, write_shape
 from recon_toolkit.shapes.convert import Conversion, converted, sampled
-from recon_toolkit.shapes.files import FORMS, read_shape, write_shape
 from recon_toolkit.shapes.forms import Cloud, Mesh, Voxels
 from recon_toolkit.shapes.printable import check_printable
 

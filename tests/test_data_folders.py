@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 from recon_image_datasets.celeba import CelebA
-from recon_image_datasets.image_folder import ImageFolder
-from recon_image_datasets.splits import SPLITS, split_folder
+from recon_image_datasets.folders import SPLITS, ImageFolder, split_folder
 
-from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.decode import read_image
 from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError, MissingSplit
 from recon_toolkit.progress import Progress
 

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from recon_image_datasets.celeba import CelebA
-from recon_image_datasets.depth_pairs import DepthPairs
-from recon_image_datasets.image_folder import ImageFolder
+from recon_image_datasets.folders import DepthPairs, ImageFolder
 
-from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.decode import CentreCrop, DepthScale
-from recon_toolkit.data.packing import resize_depth
+from recon_toolkit.data.packing import DataContext, resize_depth
 from recon_toolkit.errors import DataError
 from recon_toolkit.progress import Progress
 

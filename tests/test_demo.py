@@ -43,17 +43,17 @@ from demo_requests import (
     serving,
     submit,
 )
+from recon_demo import server as protocol
+from recon_demo.limits import Limits
+from recon_demo.server import address_of, listen, listens_to_this_machine_only
 
 from recon_toolkit import Detection, Reconstructor
 from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
-from recon_toolkit.demo import server as protocol
-from recon_toolkit.demo.limits import Limits
-from recon_toolkit.demo.listen import address_of, listen, listens_to_this_machine_only
+from recon_toolkit.engine.checkpoint import Checkpoint, save_checkpoint
 from recon_toolkit.errors import ReconError
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.checkpoint import Checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")

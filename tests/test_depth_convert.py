@@ -6,7 +6,7 @@ import trimesh
 from PIL import Image
 
 from recon_toolkit.cli.app import execute
-from recon_toolkit.shapes.files import read_shape, write_shape
+from recon_toolkit.io.shape_files import read_shape, write_shape
 from recon_toolkit.shapes.forms import Mesh
 from recon_toolkit.shapes.printable import check_printable
 

@@ -27,19 +27,19 @@ from PIL import Image
 from published_layout import networks, write_checkpoint
 from recon_synthetic_faces.dataset import SyntheticFaces
 
-from recon_toolkit import hookspecs
+from recon_toolkit import plugins as hookspecs
 from recon_toolkit.cli.app import app, execute
 from recon_toolkit.components import KINDS
-from recon_toolkit.config.options import signature_of
 from recon_toolkit.config.pipeline import load_pipeline
 from recon_toolkit.config.schema import EvaluationConfig, LossTermConfig, Pipeline, TrainingConfig
+from recon_toolkit.config.signatures import signature_of
 from recon_toolkit.config.sources import list_pipelines
+from recon_toolkit.engine.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
+from recon_toolkit.engine.page import RunSummary
 from recon_toolkit.errors import ReconError
-from recon_toolkit.evaluation.report import ScoreReport
 from recon_toolkit.inference.models import load_model
+from recon_toolkit.metrics.report import ScoreReport
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
-from recon_toolkit.training.summary import RunSummary
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -162,7 +162,7 @@ def write_theirs(folder: Path) -> None:
 
 def write_chair(path: Path, number: int) -> None:
     """A procedural chair as an OBJ file, y up as that format has it."""
-    from recon_object_views.categories import instance
+    from recon_object_views.parametric import instance
 
     mesh = instance("chair", "test", number)
     path.parent.mkdir(exist_ok=True)

@@ -15,17 +15,13 @@ from torch import Tensor
 
 from recon_toolkit.data.decode import read_depth
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.contact_sheet import contact_sheet
-from recon_toolkit.export.dataset_files import write_dataset
-from recon_toolkit.export.maps import write_maps
-from recon_toolkit.export.mesh import mesh_from_depth
-from recon_toolkit.export.mesh_files import write_obj
-from recon_toolkit.export.overview import data_overview, overview
-from recon_toolkit.export.pictures import depth_picture, normals_picture, to_bytes, write_depth_png
-from recon_toolkit.export.surface import object_mask
 from recon_toolkit.files import writing
-from recon_toolkit.geometry.camera import Camera
-from recon_toolkit.geometry.depth import normals_from_depth
+from recon_toolkit.geometry.camera import Camera, normals_from_depth
+from recon_toolkit.io.contact_sheet import contact_sheet, data_overview, overview
+from recon_toolkit.io.maps import depth_picture, normals_picture, to_bytes, write_dataset, write_depth_png, write_maps
+from recon_toolkit.io.mesh_files import write_obj
+from recon_toolkit.shapes.mesh import mesh_from_depth
+from recon_toolkit.shapes.surface import object_mask
 from recon_toolkit.structures import Batch, Reconstruction
 
 CAMERA = Camera(10.0)
@@ -186,10 +182,10 @@ def test_a_place_that_cannot_be_written_is_one_message(tmp_path: Path) -> None:
 
 
 def test_a_data_set_as_files_reads_back(tmp_path: Path) -> None:
-    from recon_image_datasets.depth_pairs import DepthPairs
+    from recon_image_datasets.folders import DepthPairs
 
-    from recon_toolkit.data.context import DataContext
     from recon_toolkit.data.packed import PackWriter, field_specs
+    from recon_toolkit.data.packing import DataContext
 
     found = reconstruction(3)
     assert found.depth is not None and found.mask is not None

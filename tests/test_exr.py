@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from recon_toolkit.data.float_maps import write_exr
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.exr import write_exr
-from recon_toolkit.export.pictures import normals_picture
 from recon_toolkit.geometry import Camera, normals_from_depth
+from recon_toolkit.io.maps import normals_picture
 
 
 def depth_map() -> torch.Tensor:

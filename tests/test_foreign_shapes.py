@@ -13,9 +13,9 @@ from recon_object_views.meshes import read_mesh
 
 from recon_toolkit.cli.app import execute
 from recon_toolkit.errors import DataError
-from recon_toolkit.shapes.files import read_shape, write_shape
+from recon_toolkit.io.materials import Nearby, texture_name
+from recon_toolkit.io.shape_files import read_shape, write_shape
 from recon_toolkit.shapes.forms import Cloud, Mesh
-from recon_toolkit.shapes.materials import Nearby, texture_name
 from recon_toolkit.shapes.printable import check_printable
 
 BOX = trimesh.creation.box((1, 2, 3))

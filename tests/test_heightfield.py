@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from recon_heightfield.intersect import intersect
-from recon_heightfield.renderer import HeightfieldRenderer
+from recon_heightfield.renderer import HeightfieldRenderer, intersect
 
 from recon_toolkit.geometry import Camera, inverse_transform, view_matrix
 from recon_toolkit.rendering import DepthMeshRenderer

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from recon_toolkit.data.decode import read_depth, read_image, read_mask
+from recon_toolkit.engine.checkpoint import load_checkpoint
 from recon_toolkit.errors import CheckpointError, DataError
-from recon_toolkit.inference import reading
+from recon_toolkit.inference import batch as reading
 from recon_toolkit.inference.pictures import Finder, Source
+from recon_toolkit.io.torch_files import read_torch_file
 from recon_toolkit.progress import QUIET
-from recon_toolkit.training.checkpoint import load_checkpoint
-from recon_toolkit.unpickle import read_torch_file
 
 
 def npy_header(shape: tuple[int, ...], descr: str = "<f8") -> bytes:

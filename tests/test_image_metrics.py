@@ -8,7 +8,7 @@ import torch
 
 from recon_toolkit import ImagePair
 from recon_toolkit.errors import ReconError
-from recon_toolkit.evaluation.image_metrics import ImageMetrics, Lpips, find_lpips, image_metrics
+from recon_toolkit.metrics.images import ImageMetrics, Lpips, find_lpips, image_metrics
 
 
 def images(count=3, size=24, seed=0):

@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 import torch
 from published_layout import checkpoint, networks, write_checkpoint
-from recon_unsup3d.importer_layout import SLOTS, find_network
-from recon_unsup3d.importer_settings import find_settings
+from recon_unsup3d.importer import SLOTS, find_network, find_settings
 
 from recon_toolkit import CheckpointError, PluginError
 from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.engine.checkpoint import load_checkpoint, load_weights
 from recon_toolkit.importing import import_file
-from recon_toolkit.training.checkpoint import load_checkpoint, load_weights
 
 SIZE = 64
 FOCAL = (SIZE - 1) / 2 / math.tan(math.radians(5))

@@ -5,23 +5,21 @@ import math
 
 import pytest
 import torch
-from recon_learned_renderer.factors import Ranges, canonical_object, draw
-from recon_learned_renderer.losses import factor_supervision
-from recon_learned_renderer.model import LearnedRendererModel
+from recon_learned_renderer.model import LearnedRendererModel, Ranges, canonical_object, draw, factor_supervision
 from recon_learned_renderer.renderer import LearnedRenderer
 from safetensors.torch import save_file
 
 from recon_toolkit import Batch, ImagePair, ModelOutput, Rendering
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.engine.checkpoint import load_run
+from recon_toolkit.engine.run import run_pipeline
+from recon_toolkit.engine.step import split
 from recon_toolkit.errors import CheckpointError, PluginError, ReconError
 from recon_toolkit.geometry import Camera, normals_from_depth, shade
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.rendering import DepthMeshRenderer, render_object
 from recon_toolkit.structures import Reconstruction
-from recon_toolkit.training.gradients import split
-from recon_toolkit.training.run import run_pipeline
-from recon_toolkit.training.trained import load_run
 
 RANGE = (0.9, 1.1)
 RANGES = Ranges((20, 45, 10), (0.02, 0.01, 0.005), (0.2, 0.6), (0.1, 0.9), 1.0)

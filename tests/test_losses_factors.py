@@ -4,9 +4,14 @@ import math
 
 import pytest
 import torch
-from recon_losses.albedo import AlbedoSmoothness, smoothness_map
-from recon_losses.factors import normal_consistency, symmetry
-from recon_losses.truth import silhouette, supervised_depth
+from recon_losses.factors import (
+    AlbedoSmoothness,
+    normal_consistency,
+    silhouette,
+    smoothness_map,
+    supervised_depth,
+    symmetry,
+)
 from recon_unsup3d.losses import depth_smoothness
 
 from recon_toolkit import Batch, ModelOutput, ReconError

@@ -8,7 +8,7 @@ import pytest
 import torch
 from recon_losses.lpips_map import LpipsMap
 from recon_rotation_features.perceptual import SelfSupervisedPerceptual
-from recon_unsup3d.perceptual import Perceptual
+from recon_unsup3d.losses import Perceptual
 from torch.nn import functional as F
 
 from recon_toolkit import ReconError

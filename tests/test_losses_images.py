@@ -6,8 +6,7 @@ import kornia
 import numpy as np
 import pytest
 import torch
-from recon_losses.filter_bank import FilterBank
-from recon_losses.image import LaplacianPyramid, edges, ssim
+from recon_losses.image import FilterBank, LaplacianPyramid, edges, ssim
 from recon_unsup3d.losses import photometric
 from torch.nn import functional as F
 

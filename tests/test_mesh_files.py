@@ -15,11 +15,11 @@ import trimesh
 from torch import Tensor
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.mesh import TexturedMesh, mesh_from_depth, scaled
-from recon_toolkit.export.mesh_files import MESH_SUFFIXES, glb_bytes, write_mesh
-from recon_toolkit.export.solid import solid
-from recon_toolkit.export.surface import object_mask
 from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.io.mesh_files import MESH_SUFFIXES, glb_bytes, write_mesh
+from recon_toolkit.shapes.mesh import TexturedMesh, mesh_from_depth, scaled
+from recon_toolkit.shapes.printable import solid
+from recon_toolkit.shapes.surface import object_mask
 
 CAMERA = Camera(10.0)
 SIZE = 32

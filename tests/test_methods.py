@@ -25,15 +25,14 @@ from recon_toolkit import (
 )
 from recon_toolkit.assembly import adam, build_losses, build_model
 from recon_toolkit.config.schema import TrainingConfig
-from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.data.sampling import Grouped
-from recon_toolkit.training import checkpoint as files
-from recon_toolkit.training.gradients import Gradienter, begin_step
-from recon_toolkit.training.interrupt import Interrupted
-from recon_toolkit.training.loop import Trainer
-from recon_toolkit.training.parts import make_optimizers
-from recon_toolkit.training.run import run_pipeline
+from recon_toolkit.engine import checkpoint as files
+from recon_toolkit.engine.loop import Trainer
+from recon_toolkit.engine.run import run_pipeline
+from recon_toolkit.engine.step import Gradienter, begin_step, make_optimizers
+from recon_toolkit.threads import Interrupted
 
 HERE = Path(__file__).parent
 PIPELINE = """

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from recon_toolkit.evaluation.metrics import DepthMetrics, depth_metrics, erode, foreground
-from recon_toolkit.evaluation.report import DepthEvaluator, average_depth
 from recon_toolkit.geometry.camera import Camera
+from recon_toolkit.metrics.depth import DepthMetrics, depth_metrics, erode, foreground
+from recon_toolkit.metrics.report import DepthEvaluator, average_depth
 
 CAMERA = Camera(10.0)
 EVERYWHERE = torch.ones(1, 24, 24, dtype=torch.bool)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from recon_neural_renderer import Renderer, look, look_at, perspective, points_from_angles, project, rasterize
-from recon_neural_renderer.lighting import lambert_light
+from recon_neural_renderer.cameras import lambert_light
 
 BACKENDS = ["numba", "torch"]
 #: Maps and gradients of the original's kernels, compiled for the CPU in float64, on 70 random two-sided faces at 12²
@@ -437,7 +437,7 @@ TEXTURES = torch.rand(1, 1, 2, 2, 2, 3)
 def test_bad_meshes_are_named(vertices, faces, textures, named):
     with pytest.raises(ValueError, match=named):
         if vertices.is_meta:
-            from recon_neural_renderer import checks
+            from recon_neural_renderer import cameras as checks
 
             checks.check_faces(faces, vertices)
         Renderer(8, camera_mode="look_at")(vertices, faces, textures)

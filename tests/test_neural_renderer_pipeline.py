@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from recon_neural_renderer.pipeline import NeuralRenderer
+from recon_neural_renderer.renderer import NeuralRenderer
 
 from recon_toolkit import load_plugins
 from recon_toolkit.geometry import Camera

@@ -5,14 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from recon_object_views.categories import CATEGORIES, instance
-from recon_object_views.pictures import Layout, pictures_of
+from recon_object_views.parametric import CATEGORIES, instance
 from recon_object_views.procedural import ProceduralObjects
-from recon_object_views.render import Lamp, colour_views, depth_views
-from recon_object_views.sampling import sample_surface
-from recon_object_views.solids import box, hexahedron, oval, prism, revolved, rod, tube
+from recon_object_views.render import Lamp, Layout, colour_views, depth_views, pictures_of
+from recon_object_views.solids import box, hexahedron, oval, prism, revolved, rod, sample_surface, tube
 
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError
 from recon_toolkit.geometry.orthographic import camera_rotation, fixed_views, looking_from, to_picture
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from recon_toolkit.assembly import LossTerm
-from recon_toolkit.data.mirroring import mirror
+from recon_toolkit.data.fields import mirror
 from recon_toolkit.data.sampling import endless, mirrored, share_of
 from recon_toolkit.errors import ConfigError, ReconError
+from recon_toolkit.losses import Objective, masked_mean, negative_log_likelihood, spread_for
 from recon_toolkit.models import Step
 from recon_toolkit.structures import Batch, ImagePair, ModelOutput
-from recon_toolkit.training.objective import Objective, masked_mean, negative_log_likelihood, spread_for
 
 
 def absolute(prediction, target):
@@ -162,7 +162,7 @@ def one_loss(gradienter, losses_of, batch, parameters):
 def test_gradients_of_shards_are_their_weighted_mean():
     from torch import nn
 
-    from recon_toolkit.training.gradients import Gradienter, split
+    from recon_toolkit.engine.step import Gradienter, split
 
     generator = torch.Generator().manual_seed(0)
     batch = Batch(image=torch.rand(5, 3, 8, 8, generator=generator), index=torch.arange(5))
@@ -195,8 +195,8 @@ def test_a_step_of_shards_is_the_step_of_the_batch_whatever_the_layout():
 
     from torch import nn
 
+    from recon_toolkit.engine.step import Gradienter
     from recon_toolkit.structures import Losses
-    from recon_toolkit.training.gradients import Gradienter
 
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ConvTranspose2d(5, 3, 3))
@@ -226,7 +226,7 @@ def test_a_step_of_shards_is_the_step_of_the_batch_whatever_the_layout():
 def test_batch_normalisation_is_not_shared_among_threads():
     from torch import nn
 
-    from recon_toolkit.training.gradients import check_shardable
+    from recon_toolkit.engine.step import check_shardable
 
     with pytest.raises(ReconError, match=r"batch normalisation \(1\).*set it to 1"):
         check_shardable(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)))

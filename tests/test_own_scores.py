@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from recon_bench.report import METRICS, known_baselines, known_metrics
 
-from recon_toolkit.bench.metrics import METRICS, known_baselines, known_metrics
-from recon_toolkit.evaluation.own_scores import Metric, OwnScores, OwnScoresCollector, Scored, ScoreSheet
+from recon_toolkit.metrics.contributed import Metric, OwnScores, OwnScoresCollector, Scored, ScoreSheet
 
 SHEET = ScoreSheet(
     (Metric("error", "error mm", 1, "lower", ratio_to="worst-guess"), Metric("share", "share", 2, "higher")),

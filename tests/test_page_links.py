@@ -7,11 +7,11 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from PIL import Image
+from recon_bench.runner import make_table, plan_table
 
 from recon_toolkit import load_pipeline
-from recon_toolkit.bench.make import make_table, plan_table
+from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.run import run_pipeline
 
 
 class Links(HTMLParser):

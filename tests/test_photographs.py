@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 from recon_image_datasets.mixture import Mixture
-from recon_losses.truth import supervised_depth
+from recon_losses.factors import supervised_depth
+from recon_unsup3d.losses import BACKBONES, Perceptual
 from recon_unsup3d.networks import ConvAutoencoder
-from recon_unsup3d.perceptual import BACKBONES, Perceptual
 from torch.nn import functional as F
 from torchvision.models import squeezenet1_0, vgg16
 
 from recon_toolkit import ModelOutput, ReconError
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError
 
 Run = Callable[..., tuple[int, str, str]]

@@ -234,7 +234,7 @@ def test_model_folders_are_collected(tmp_path: Path) -> None:
 def test_every_hook_is_specified_with_an_example_that_runs() -> None:
     import doctest
 
-    from recon_toolkit import hookspecs
+    from recon_toolkit import plugins as hookspecs
 
     hooks = [name for name in vars(hookspecs) if name.startswith("recon_")]
     assert hooks == ["recon_components", "recon_kinds", "recon_pipelines", "recon_models"]  # each has tests above

@@ -7,12 +7,11 @@ import pytest
 import torch
 from recon_object_views.procedural import ProceduralObjects
 from recon_point_cloud.losses import ViewDepth, ViewMask, view_grid
-from recon_point_cloud.model import PointCloud
-from recon_point_cloud.network import StructureGenerator
+from recon_point_cloud.model import PointCloud, StructureGenerator
 from torch import nn
 
 from recon_toolkit import Batch, ReconError
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.geometry import Camera
 from recon_toolkit.geometry.orthographic import fixed_views, to_picture
 

@@ -9,17 +9,17 @@ import pytest
 import torch
 import trimesh
 from PIL import Image
+from recon_bench.runner import make_table, plan_table
 
 from recon_toolkit import Camera, Reconstruction
-from recon_toolkit.bench.make import make_table, plan_table
 from recon_toolkit.config.pipeline import load_pipeline
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
+from recon_toolkit.engine.checkpoint import load_checkpoint
+from recon_toolkit.engine.environment import open_splits
+from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.errors import CheckpointError, ConfigError, DataError
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.result import Result
-from recon_toolkit.training.checkpoint import load_checkpoint
-from recon_toolkit.training.run import run_pipeline
-from recon_toolkit.training.run_data import open_splits
 
 pytestmark = pytest.mark.slow
 

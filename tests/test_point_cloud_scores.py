@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import torch
 from recon_object_views.procedural import ProceduralObjects
-from recon_point_cloud.baselines import Baselines, fused, mean_shape
 from recon_point_cloud.framing import PlainBackground
-from recon_point_cloud.scores import CloudScorer
-from recon_point_cloud.sheet import SHEET
+from recon_point_cloud.model import SHEET
+from recon_point_cloud.scores import Baselines, CloudScorer, fused, mean_shape
 
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.detection import crop_box, framing_of
 from recon_toolkit.errors import DataError
-from recon_toolkit.evaluation.clouds import cloud_metrics
 from recon_toolkit.geometry.orthographic import camera_rotation, fixed_views, to_object, to_picture
 from recon_toolkit.inference.pictures import Finder, Source
+from recon_toolkit.metrics.clouds import cloud_metrics
 
 FIELDS = ("image", *SHEET.fields)
 

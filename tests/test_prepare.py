@@ -21,15 +21,16 @@ from PIL import Image, ImageFilter
 from recon_image_datasets.prepared import PreparedPhotographs
 
 from recon_toolkit.data.archives import ArchiveLimits, Member, Omitted, read_archive
-from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.data.quality import first_alike, measure
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.detection import Detection
 from recon_toolkit.errors import DataError, MissingSplit
-from recon_toolkit.preparation import flow, store
+from recon_toolkit.preparation import flow
+from recon_toolkit.preparation import flow as store
 from recon_toolkit.preparation.flow import prepare
+from recon_toolkit.preparation.look import first_alike, measure
+from recon_toolkit.preparation.page import judge
 from recon_toolkit.preparation.record import Picture, Prepared, PrepareOptions, read_record
-from recon_toolkit.preparation.verdict import judge
 
 AS_CROPS = PrepareOptions(size=32, detector=None, min_side=32)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import recon_toolkit.progress as module
-from recon_toolkit.cache import cache_root
+from recon_toolkit.files import cache_root
 from recon_toolkit.progress import Progress, clock, track
 
 

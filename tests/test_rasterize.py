@@ -15,7 +15,7 @@ from recon_toolkit.rendering import (
     rasterize,
     rasterize_depth,
 )
-from recon_toolkit.rendering.grid_vertices import canonical_grid
+from recon_toolkit.rendering.depth_mesh import canonical_grid
 
 BACKENDS = ["reference", "numba"]
 QUAD = torch.tensor([[0, 1, 2], [2, 1, 3]])

@@ -21,19 +21,17 @@ from torch import Tensor
 
 from recon_toolkit import DataError, Model, ReconError, Reconstructor, Result, load_pipeline
 from recon_toolkit.detection import Detection
+from recon_toolkit.engine.checkpoint import WEIGHTS, share_weights
 from recon_toolkit.errors import CheckpointError, PluginError
 from recon_toolkit.inference.batch import reconstruct_files
 from recon_toolkit.inference.bundled import bundled_models
-from recon_toolkit.inference.inputs import find_sources
-from recon_toolkit.inference.models import load_model
+from recon_toolkit.inference.folder import find_sources
+from recon_toolkit.inference.models import load_model, load_models
 from recon_toolkit.inference.outputs import OUTPUTS, Outputs
-from recon_toolkit.inference.pathways import load_models
 from recon_toolkit.inference.pictures import Finder, Source, pixels_of
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.reconstructor import load_detector
 from recon_toolkit.structures import Reconstruction
-from recon_toolkit.training.checkpoint import WEIGHTS
-from recon_toolkit.training.share import share_weights
 
 Run = Callable[..., tuple[int, str, str]]
 SIZE = 32  # of the untrained run
@@ -312,7 +310,7 @@ def test_wrong_requests_are_refused_before_any_work(recon: Run, run_folder: Path
 
 
 def test_a_video_is_taken_frame_by_frame(recon: Run, run_folder: Path, tmp_path: Path) -> None:
-    from recon_toolkit.export.video import write_video
+    from recon_toolkit.io.video import write_video
 
     write_video(tmp_path / "clip.mp4", [noise(32, 32, seed) for seed in range(9)], fps=10)
     (tmp_path / "cut.mp4").write_bytes((tmp_path / "clip.mp4").read_bytes()[:300])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from recon_toolkit import Component, PluginError
-from recon_toolkit.components import Kind
-from recon_toolkit.registry import PluginFailure, Registered, Registry
+from recon_toolkit.components import Kind, PluginFailure, Registered, Registry
 
 
 def entry(kind: Kind, name: str, provider: str, target: str = "math:sqrt") -> Registered:

@@ -7,19 +7,16 @@ import math
 
 import pytest
 import torch
-from recon_rotation_features.losses import rotation, rotation_accuracy
-from recon_rotation_features.model import RotationClassifier, turned
-from recon_rotation_features.network import ConvFeatures
+from recon_rotation_features.model import ConvFeatures, RotationClassifier, rotation, rotation_accuracy, turned
 from recon_rotation_features.perceptual import BUNDLED, SelfSupervisedPerceptual
 from safetensors.torch import save_file
 
 from recon_toolkit import Batch, Camera, ModelOutput, build_losses
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.engine.checkpoint import load_checkpoint, load_run
 from recon_toolkit.errors import CheckpointError, ConfigError, ReconError
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.checkpoint import load_checkpoint
-from recon_toolkit.training.trained import load_run
 
 TOY = [
     "image_size=32", "model.channels=32", "encoders.features.width=16", "training.steps=4", "training.batch_size=8",
@@ -187,7 +184,7 @@ def test_weights_that_do_not_fit_are_explained(run, tmp_path):
 
 
 def test_a_run_of_another_pipeline_is_refused(run, tmp_path):
-    from recon_toolkit.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from recon_toolkit.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
     saved = load_checkpoint(run / "model.safetensors")
     other = {k.replace("encoders.features", "encoders.depth"): v for k, v in saved.tensors.items()}

@@ -20,15 +20,15 @@ from safetensors.torch import load_file, save_file
 from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import ResolvedPipeline, load_pipeline
+from recon_toolkit.engine import checkpoint as files
+from recon_toolkit.engine.environment import recorded_steps
+from recon_toolkit.engine.log import DAMAGED, MetricsLog, read_log
+from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.errors import CheckpointError, DataError, ReconError, TrainingError
 from recon_toolkit.files import is_partial, json_text, remove_partials, write_text, writing
 from recon_toolkit.inference.folder import claim
 from recon_toolkit.inference.models import load_model
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training import checkpoint as files
-from recon_toolkit.training.budget import recorded_steps
-from recon_toolkit.training.log import DAMAGED, MetricsLog, read_log
-from recon_toolkit.training.run import run_pipeline
 
 PARTIAL = ".pipeline.yaml.partial-0123abcd"
 
@@ -285,7 +285,7 @@ SAVE = """
 import sys
 from pathlib import Path
 import torch
-from recon_toolkit.training.checkpoint import Checkpoint, save_checkpoint
+from recon_toolkit.engine.checkpoint import Checkpoint, save_checkpoint
 tensors = {f"model.{name}": torch.full((3,), float(i)) for i, name in enumerate("dbca")}
 save_checkpoint(Path(sys.argv[1]), Checkpoint(3, "a: 1", "abc", tensors, {"z": 1.5, "a": [1], "k": {"y": 1, "x": 2}}))
 """

@@ -14,9 +14,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from recon_toolkit.evaluation.score import resampled
-from recon_toolkit.export.exr import write_exr
-from recon_toolkit.export.pictures import write_depth_png
+from recon_toolkit.data.float_maps import write_exr
+from recon_toolkit.io.maps import write_depth_png
+from recon_toolkit.metrics.score import resampled
 
 Run = Callable[..., tuple[int, str, str]]
 SIZE = 20

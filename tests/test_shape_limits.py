@@ -11,10 +11,10 @@ import pytest
 import trimesh
 
 from recon_toolkit.cli.app import execute
+from recon_toolkit.data.limits import MAX_UNPACKED_BYTES
 from recon_toolkit.errors import DataError
-from recon_toolkit.shapes.files import read_shape, write_shape
+from recon_toolkit.io.shape_files import read_shape, write_shape
 from recon_toolkit.shapes.forms import Mesh
-from recon_toolkit.shapes.limits import MAX_UNPACKED_BYTES
 
 BOX = trimesh.creation.box((1, 2, 3))
 

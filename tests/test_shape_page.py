@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from viewer_scenes import CORNERS, HOSTILE, SIDES, Reader, hill, scene, shape, sphere, spotted
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.viewer import Scene, viewer_document, viewer_part
-from recon_toolkit.export.viewer.shape_payload import (
+from recon_toolkit.viewer import Scene, viewer_document, viewer_part
+from recon_toolkit.viewer.payload import (
     LEAST,
     MOST,
     MOST_OF_PAGE,

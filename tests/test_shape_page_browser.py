@@ -17,9 +17,9 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 from viewer_scenes import CORNERS, HOSTILE, MARKS, SIDES, scene, shape, sphere
 
-from recon_toolkit.export.viewer import Scene, viewer_document
-from recon_toolkit.export.viewer.shape_payload import framing
 from recon_toolkit.geometry.orthographic import camera_rotation, looking_from
+from recon_toolkit.viewer import Scene, viewer_document
+from recon_toolkit.viewer.payload import framing
 
 Floats = NDArray[np.float64]
 

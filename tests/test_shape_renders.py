@@ -20,7 +20,7 @@ from scipy.io import loadmat, savemat
 from scipy.spatial.transform import Rotation
 from typer.testing import CliRunner
 
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError, MissingSplit
 from recon_toolkit.geometry.orthographic import FIXED_VIEWS
 from recon_toolkit.progress import Progress

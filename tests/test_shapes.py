@@ -6,21 +6,18 @@ import math
 import numpy as np
 import pytest
 import trimesh
-from recon_object_views.categories import instance
+from recon_object_views.parametric import instance
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.evaluation.clouds import cloud_metrics, nearest_distances
-from recon_toolkit.shapes.binvox import binvox_bytes, voxels_from_binvox
+from recon_toolkit.io.solids import binvox_bytes, voxels_from_binvox
+from recon_toolkit.metrics.clouds import cloud_metrics, nearest_distances
 from recon_toolkit.shapes.clouds import normals_of
-from recon_toolkit.shapes.contour import contour, mesh_of_voxels, unambiguous
-from recon_toolkit.shapes.convert import sampled, solid_of
-from recon_toolkit.shapes.field import solid_field
+from recon_toolkit.shapes.convert import sampled, solid_of, voxels_of_cloud, voxels_of_mesh
+from recon_toolkit.shapes.field import contour, mesh_of_voxels, solid_field, unambiguous, without_outliers
 from recon_toolkit.shapes.forms import Cloud, Mesh, Voxels
-from recon_toolkit.shapes.outliers import without_outliers
 from recon_toolkit.shapes.printable import check_printable
-from recon_toolkit.shapes.voxels import voxels_of_cloud, voxels_of_mesh
 
 
 def box(size=(1.0, 1.0, 1.0), at=(0.0, 0.0, 0.0)):

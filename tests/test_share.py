@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recon_toolkit.cli.app import execute
-from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
+from recon_toolkit.engine.checkpoint import WEIGHTS, Checkpoint, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

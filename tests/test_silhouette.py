@@ -8,11 +8,11 @@ from recon_synthetic_faces.dataset import SyntheticFaces
 from torch import Tensor
 
 from recon_toolkit import Reconstruction
-from recon_toolkit.export.silhouette import SIDE, canonical_silhouette, photo_silhouette
 from recon_toolkit.geometry import Camera
 from recon_toolkit.rendering import render_object
 from recon_toolkit.rendering.depth_mesh import DepthMeshRenderer
 from recon_toolkit.result import Result
+from recon_toolkit.shapes.texture import SIDE, canonical_silhouette, photo_silhouette
 
 CAMERA = Camera()
 

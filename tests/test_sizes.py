@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recon_toolkit.export.sizes import resized, resized_depth, resized_maps, resized_mask, resizing_matrix
 from recon_toolkit.geometry import Camera, normals_from_depth
+from recon_toolkit.shapes.surface import resized, resized_depth, resized_maps, resized_mask, resizing_matrix
 from recon_toolkit.structures import Reconstruction
 
 CAMERA = Camera(10.0)

@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from recon_soft.op import cut_off_radius, soft_rasterize
-from recon_soft.renderer import SoftRenderer
+from recon_soft.renderer import SoftRenderer, cut_off_radius, soft_rasterize
 
 from recon_toolkit import Camera
 from recon_toolkit.geometry import grid_faces

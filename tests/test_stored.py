@@ -10,10 +10,10 @@ import pytest
 from recon_toolkit import ConfigError, build_losses
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
-from recon_toolkit.config.stored import is_sealed, seal
+from recon_toolkit.config.sources import is_sealed, seal
+from recon_toolkit.engine.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 from recon_toolkit.inference.models import TrainedModel, load_model
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.checkpoint import WEIGHTS, Checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")

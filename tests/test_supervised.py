@@ -12,9 +12,9 @@ from torch import nn
 from recon_toolkit import Batch, Camera
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
+from recon_toolkit.engine.checkpoint import load_run
 from recon_toolkit.geometry import normals_from_depth
 from recon_toolkit.plugins import load_plugins
-from recon_toolkit.training.trained import load_run
 
 TOY = [
     "image_size=32", "training.steps=4", "training.batch_size=8", "training.log_every=2", "training.workers=1",

@@ -16,10 +16,10 @@ from recon_synthetic_faces.render import Pictures
 from recon_synthetic_faces.scene import Ranges, draw_scenes
 from torch.nn import functional as F
 
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.dataset_files import write_dataset
 from recon_toolkit.geometry import Camera, backproject, inverse_transform, normals_from_depth, rotation_matrix
+from recon_toolkit.io.maps import write_dataset
 
 
 @pytest.fixture(scope="module")

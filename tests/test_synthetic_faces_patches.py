@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from recon_synthetic_faces.colours import Patches
 from recon_synthetic_faces.dataset import SyntheticFaces
-from recon_synthetic_faces.patches import Patches
 from recon_synthetic_faces.render import Pictures
 from recon_synthetic_faces.scene import SCENE, Ranges, draw_scenes
 
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError
 
 INDICES = np.arange(6)

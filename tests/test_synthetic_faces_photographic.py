@@ -12,7 +12,7 @@ from recon_synthetic_faces.photographic import develop
 from recon_synthetic_faces.render import Pictures, render
 from recon_synthetic_faces.scene import Ranges, draw_scenes
 
-from recon_toolkit.data.context import DataContext
+from recon_toolkit.data.packing import DataContext
 from recon_toolkit.errors import DataError
 
 INDICES = np.arange(8)

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recon_toolkit.export.texture import albedo_from_photo, photo_texture
-from recon_toolkit.geometry.camera import Camera
-from recon_toolkit.geometry.rigid import rotation_matrix
+from recon_toolkit.geometry.camera import Camera, rotation_matrix
+from recon_toolkit.shapes.texture import albedo_from_photo, photo_texture
 from recon_toolkit.structures import Reconstruction
 
 CAMERA = Camera(10.0)

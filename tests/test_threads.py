@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from recon_toolkit import kernels
+from recon_toolkit.engine.environment import native_bf16, settled
 from recon_toolkit.threads import _read_quota, given
-from recon_toolkit.training.precision import native_bf16, settled
 
 USE = """
 import torch

@@ -17,18 +17,17 @@ from recon_unsup3d.model import REMEDIES
 from safetensors.torch import load_file, save_file
 
 from recon_toolkit.config.pipeline import load_pipeline
-from recon_toolkit.data.fields import FieldSpec, field_specs
-from recon_toolkit.data.mirroring import check_mirrorable
+from recon_toolkit.data.fields import FieldSpec, check_mirrorable, field_specs
 from recon_toolkit.data.sampling import random_numbers
+from recon_toolkit.engine import checkpoint as files
+from recon_toolkit.engine.checkpoint import load_run
+from recon_toolkit.engine.log import MetricsLog, read_log
+from recon_toolkit.engine.loop import Health
+from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
 from recon_toolkit.models import shape_findings, sigma_findings
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.progress import Progress
-from recon_toolkit.training import checkpoint as files
-from recon_toolkit.training.health import Health
-from recon_toolkit.training.log import MetricsLog, read_log
-from recon_toolkit.training.run import run_pipeline
-from recon_toolkit.training.trained import load_run
 
 
 def resolve(path, *settings):
@@ -363,7 +362,7 @@ def test_a_network_can_warm_up_more_slowly_than_the_rest():
 
     from recon_toolkit import ParameterGroup
     from recon_toolkit.config.schema import TrainingConfig
-    from recon_toolkit.training.parts import parameter_groups
+    from recon_toolkit.engine.step import parameter_groups
 
     model = nn.Module()
     model.encoders = nn.ModuleDict({"depth": nn.Linear(2, 2), "view": nn.Linear(2, 3)})

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.frames import Stage, backdrop, draw
-from recon_toolkit.export.turntable import circling_lights, relighting, turning_views, turntable
 from recon_toolkit.geometry import Camera, normals_from_depth, shade
 from recon_toolkit.rendering import DepthMeshRenderer
 from recon_toolkit.structures import Reconstruction
+from recon_toolkit.viewer.turntable import Stage, backdrop, circling_lights, draw, relighting, turning_views, turntable
 
 CAMERA = Camera(10.0)
 SIZE = 32

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from recon_toolkit import CheckpointError
-from recon_toolkit.unpickle import Foreign, read_torch_file
+from recon_toolkit.io.torch_files import Foreign, read_torch_file
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -346,7 +346,7 @@ SPARE = 300 << 20
 READER = f"""
 import resource, sys
 from recon_toolkit import CheckpointError
-from recon_toolkit.unpickle import read_torch_file
+from recon_toolkit.io.torch_files import read_torch_file
 
 read_torch_file(sys.argv[1])  # what is loaded at the first use does not count
 with open("/proc/self/statm") as file:

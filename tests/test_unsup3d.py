@@ -4,16 +4,15 @@ import math
 
 import pytest
 import torch
-from recon_unsup3d.losses import depth_smoothness, photometric
+from recon_unsup3d.losses import Perceptual, depth_smoothness, photometric
 from recon_unsup3d.model import Unsup3D
 from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor
-from recon_unsup3d.perceptual import Perceptual
 
 from recon_toolkit import Batch
+from recon_toolkit.engine.environment import parameter_count
 from recon_toolkit.errors import ReconError
 from recon_toolkit.geometry import Camera
 from recon_toolkit.rendering import DepthMeshRenderer
-from recon_toolkit.training.budget import parameter_count
 
 
 def model(size=32, confidence=True, **options):

@@ -16,7 +16,7 @@ from PIL import Image
 from recon_toolkit.data import video
 from recon_toolkit.data.video import is_video, read_frames, video_info
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.video import write_video
+from recon_toolkit.io.video import write_video
 
 Frame = NDArray[np.uint8]
 RED, BLUE = (200, 30, 30), (30, 30, 200)

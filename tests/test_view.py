@@ -21,12 +21,11 @@ import pytest
 import torch
 from devtools import Browser, find_browser
 from PIL import Image
+from recon_demo.command import has_browser
+from recon_demo.server import address_of, listen
+from recon_demo.site import POLICY, SiteServer, site_of
 
 from recon_toolkit.cli.app import execute
-from recon_toolkit.demo.browser import has_browser
-from recon_toolkit.demo.listen import address_of, listen
-from recon_toolkit.demo.site import site_of
-from recon_toolkit.demo.site_server import POLICY, SiteServer
 from recon_toolkit.errors import DataError
 from recon_toolkit.geometry import Camera
 
@@ -347,7 +346,7 @@ def test_it_starts_without_torch(results: Path) -> None:
 
 @pytest.mark.skipif(find_browser() is None, reason="needs Chromium")
 def test_a_page_with_a_face_works_under_the_policy(results: Path, tmp_path: Path) -> None:
-    from recon_toolkit.export.viewer import ViewerScene, viewer_document
+    from recon_toolkit.viewer import ViewerScene, viewer_document
 
     axis = torch.linspace(-1, 1, 17)
     radius = axis[None] ** 2 + axis[:, None] ** 2

@@ -14,16 +14,14 @@ from PIL import Image
 from viewer_scenes import CAMERA, HOSTILE, LIGHT, SIZE, VIEW, Reader, hill, scene, spotted
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.export.html import document
-from recon_toolkit.export.pictures import to_bytes
-from recon_toolkit.export.viewer import ViewerScene, scene_of, viewer_document, viewer_part
-from recon_toolkit.export.viewer.grid import LARGEST, STEPS, depth_grid
-from recon_toolkit.export.viewer.page import _asset, script
-from recon_toolkit.export.viewer.payload import picture_address
-from recon_toolkit.export.viewer.scene import facts_of
 from recon_toolkit.geometry import Camera
+from recon_toolkit.io.maps import to_bytes
 from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstruction
+from recon_toolkit.viewer import ViewerScene, scene_of, viewer_document, viewer_part
+from recon_toolkit.viewer.page import _asset, document, script
+from recon_toolkit.viewer.payload import LARGEST, STEPS, depth_grid, picture_address
+from recon_toolkit.viewer.scene import facts_of
 
 ALL = torch.ones(SIZE, SIZE, dtype=torch.bool)
 

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 from viewer_scenes import CAMERA, HALF, HOSTILE, LIGHT, SIZE, TOP, VIEW, hill, scene, spotted
 
-from recon_toolkit.export.html import document
-from recon_toolkit.export.pictures import normals_picture
-from recon_toolkit.export.viewer import ViewerScene, viewer_document, viewer_part
 from recon_toolkit.geometry import normals_from_depth, shade, transform
+from recon_toolkit.io.maps import normals_picture
+from recon_toolkit.viewer import ViewerScene, viewer_document, viewer_part
+from recon_toolkit.viewer.page import document
 
 PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium or Chrome on the PATH, as chromium or the like")

@@ -12,7 +12,7 @@ import torch
 from recon_toolkit.geometry import Camera
 from recon_toolkit.rendering import DepthMeshRenderer, grid_vertices, interpolate, rasterize, rasterize_depth
 from recon_toolkit.rendering import raster_triton as backend
-from recon_toolkit.rendering.grid_vertices import canonical_grid
+from recon_toolkit.rendering.depth_mesh import canonical_grid
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

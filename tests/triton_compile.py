@@ -10,12 +10,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from recon_toolkit.rendering import grid_triton as grid
-from recon_toolkit.rendering import raster_triton_backward as backward
-from recon_toolkit.rendering import raster_triton_draw as draw
-from recon_toolkit.rendering import raster_triton_interpolate as interpolate
+from recon_toolkit.rendering import raster_triton as grid
+from recon_toolkit.rendering import raster_triton_kernels as backward
+from recon_toolkit.rendering import raster_triton_kernels as draw
+from recon_toolkit.rendering import raster_triton_kernels as interpolate
 from recon_toolkit.rendering.raster_triton import BLOCK, OPTIONS, SMALL, TILE, WIDE_TILE
-from recon_toolkit.rendering.raster_triton_geometry import SIZES
+from recon_toolkit.rendering.raster_triton_kernels import SIZES
 
 POINTERS = {"faces": "i32", "winner": "i32", "boxes": "i32", "covered": "u8", "first_faces": "i32"}
 POINTERS |= dict.fromkeys(("keys", "counter", "large", "starts", "order", "offsets"), "i64")

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recon_toolkit.export.viewer import ShapeScene, ViewerScene
 from recon_toolkit.geometry import Camera
+from recon_toolkit.viewer import ShapeScene, ViewerScene
 
 CAMERA = Camera(10.0)
 SIZE = 64

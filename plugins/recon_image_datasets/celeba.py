@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from recon_image_datasets.splits import SPLITS, check_split, data_root, split_folder
-from recon_toolkit.data.context import DataContext
+from recon_image_datasets.folders import SPLITS, check_split, data_root, split_folder
 from recon_toolkit.data.decode import Box, CentreCrop, Crop, crop_from_option
 from recon_toolkit.data.packed import PackedImages
-from recon_toolkit.data.packing import Skipped, Source, find_images, named, pack_sources
+from recon_toolkit.data.packing import DataContext, Skipped, Source, find_images, named, pack_sources
 from recon_toolkit.errors import DataError, MissingSplit
 
 CROP_LIST = "celeba_crop_bbox.txt"  # as Wu et al. publish it

@@ -9,13 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_image_datasets.splits import SPLITS, check_split
-from recon_toolkit.cache import content_key
-from recon_toolkit.data.context import DataContext
+from recon_image_datasets.folders import SPLITS, check_split
 from recon_toolkit.data.fields import FieldSpec
 from recon_toolkit.data.packed import PackedImages, PackWriter
-from recon_toolkit.data.packing import open_cached
+from recon_toolkit.data.packing import DataContext, open_cached
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import content_key
 
 #: Images that are copied at a time.
 _CHUNK = 2048

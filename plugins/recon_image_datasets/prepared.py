@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recon_image_datasets.splits import SPLITS, check_split, data_root
-from recon_toolkit.data.context import DataContext
+from recon_image_datasets.folders import SPLITS, check_split, data_root
 from recon_toolkit.data.fields import field_specs
 from recon_toolkit.data.packed import INDEX, PackedImages, PackWriter
-from recon_toolkit.data.packing import open_cached
+from recon_toolkit.data.packing import DataContext, open_cached
 from recon_toolkit.errors import DataError, MissingSplit
 from recon_toolkit.threads import given
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from recon_toolkit import Component, hookimpl
 
 if TYPE_CHECKING:
-    from recon_neural_renderer.cameras import look, look_at, perspective, points_from_angles, project
-    from recon_neural_renderer.lighting import lambert_light
+    from recon_neural_renderer.cameras import lambert_light, look, look_at, perspective, points_from_angles, project
     from recon_neural_renderer.raster import Maps, rasterize
     from recon_neural_renderer.renderer import Images, Renderer
 
@@ -46,7 +45,7 @@ def recon_components() -> Iterator[Component]:
     yield Component(
         "renderer",
         "neural-renderer",
-        "recon_neural_renderer.pipeline:NeuralRenderer",
+        "recon_neural_renderer.renderer:NeuralRenderer",
         "Neural 3D Mesh Renderer (Kato et al. 2018) over the grid mesh.",
     )
 

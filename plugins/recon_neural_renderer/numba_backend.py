@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recon_neural_renderer import draw_kernels, sweep_kernels, texture_kernels
+from recon_neural_renderer import kernels as draw_kernels
+from recon_neural_renderer import kernels as sweep_kernels
+from recon_neural_renderer import kernels as texture_kernels
 from recon_neural_renderer.raster import Drawing
 
 

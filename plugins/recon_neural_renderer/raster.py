@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recon_neural_renderer import checks
+from recon_neural_renderer import cameras as checks
 from recon_neural_renderer.cameras import Vector, batch_vectors
 
 Backend = Literal["auto", "numba", "torch"]

@@ -243,7 +243,7 @@ def _render(mesh: MeshFile, files: ObjectFiles, options: RenderOptions, progress
     from numpy.random import Generator, Philox, SeedSequence
 
     from recon_object_views.meshes import read_mesh
-    from recon_object_views.pictures import Layout, pictures_of
+    from recon_object_views.render import Layout, pictures_of
     from recon_object_views.shapenet import write_object
 
     try:

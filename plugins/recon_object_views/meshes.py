@@ -19,12 +19,11 @@ from trimesh.visual.material import SimpleMaterial
 from recon_object_views.solids import ColouredMesh, Floats
 from recon_toolkit.data.packing import find_files
 from recon_toolkit.errors import DataError
-from recon_toolkit.shapes.gltf import parts_of_gltf
-from recon_toolkit.shapes.materials import Nearby
-from recon_toolkit.shapes.parts import Part, Warn
-from recon_toolkit.shapes.ply import read_ply
-from recon_toolkit.shapes.reading import file_bytes
-from recon_toolkit.shapes.stl import part_of_stl
+from recon_toolkit.io.gltf import parts_of_gltf
+from recon_toolkit.io.materials import Nearby, Part, Warn
+from recon_toolkit.io.ply import read_ply
+from recon_toolkit.io.shape_files import file_bytes
+from recon_toolkit.io.solids import part_of_stl
 
 Up = Literal["auto", "y", "z"]
 #: The mesh formats that are read, and those whose y axis points upwards by convention.

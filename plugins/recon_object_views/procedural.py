@@ -6,16 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from recon_toolkit.cache import content_key
-from recon_toolkit.errors import DataError
-from recon_toolkit.nearest import suggestion
+from recon_toolkit.errors import DataError, suggestion
+from recon_toolkit.files import content_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from recon_object_views.pictures import Layout
-    from recon_toolkit.data.context import DataContext
+    from recon_object_views.render import Layout
     from recon_toolkit.data.packed import PackedImages
+    from recon_toolkit.data.packing import DataContext
 
 #: Raise it when the same options give other pictures, so that caches of older versions are not used.
 GENERATOR_VERSION = 1
@@ -82,7 +81,7 @@ class ProceduralObjects:
 
     def layout(self, size: int) -> Layout:
         """What is drawn of each object, for pictures of ``size`` pixels."""
-        from recon_object_views.pictures import Layout
+        from recon_object_views.render import Layout
 
         return Layout(
             image_size=size, images=self.images, depth_size=self.depth_size, novel=self.novel_views, points=self.points,
@@ -94,8 +93,8 @@ class ProceduralObjects:
         import numpy as np
         from numpy.random import Generator, Philox, SeedSequence
 
-        from recon_object_views.categories import instance
-        from recon_object_views.pictures import pictures_of
+        from recon_object_views.parametric import instance
+        from recon_object_views.render import pictures_of
 
         number, place = divmod(number, len(self.categories))
         category = self.categories[place]

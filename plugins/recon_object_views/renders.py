@@ -11,18 +11,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon_toolkit.cache import content_key
-from recon_toolkit.errors import DataError, MissingSplit
-from recon_toolkit.nearest import suggestion
+from recon_toolkit.errors import DataError, MissingSplit, suggestion
+from recon_toolkit.files import content_key
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from recon_object_views.pictures import Layout
+    from recon_object_views.render import Layout
     from recon_object_views.shapenet import ObjectFiles
-    from recon_toolkit.data.context import DataContext
     from recon_toolkit.data.packed import PackedImages
-    from recon_toolkit.data.packing import Skipped
+    from recon_toolkit.data.packing import DataContext, Skipped
 
 #: Raise it when the same files and options give other fields, so that caches of older versions are not used.
 READER_VERSION = 1
@@ -190,7 +188,7 @@ class ShapenetRenders:
 
     def _layout(self, objects: Sequence[ObjectFiles], size: int) -> Layout:
         """What most objects have, of some spread over the list."""
-        from recon_object_views.pictures import Layout
+        from recon_object_views.render import Layout
         from recon_object_views.shapenet import shapes
 
         asked = objects[:: -(-len(objects) // _ASKED)]

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_object_views.pictures import DEEPEST
+from recon_object_views.render import DEEPEST
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text, writing
 

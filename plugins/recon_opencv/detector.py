@@ -12,8 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from recon_opencv.cascades import CAT, FRONTAL, PROFILE, Cascade, Classifiers, crops, opencv
-from recon_opencv.views import UPRIGHT, Pose, Pyramid, View
+from recon_opencv.cascades import (
+    CAT,
+    FRONTAL,
+    PROFILE,
+    UPRIGHT,
+    Cascade,
+    Classifiers,
+    Pose,
+    Pyramid,
+    View,
+    crops,
+    opencv,
+)
 from recon_toolkit import Detection
 from recon_toolkit.detection import check_image, distinct, face_in_crop
 

@@ -10,9 +10,9 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recon_rotation_features.network import LAYERS, ConvFeatures
+from recon_rotation_features.model import LAYERS, ConvFeatures
 from recon_toolkit import CheckpointError, ReconError
-from recon_toolkit.training.checkpoint import Checkpoint, inference_checkpoint
+from recon_toolkit.engine.checkpoint import Checkpoint, inference_checkpoint
 
 _REMEDY = (
     "train them first: `recon run --pipeline rotation-features --out RUN`, then --set losses.NAME.weights=RUN "

@@ -7,5 +7,5 @@ from recon_toolkit import Component, hookimpl
 
 @hookimpl
 def recon_components() -> Iterator[Component]:
-    """The renderer; the op is in :mod:`recon_soft.op`."""
+    """The renderer; the op is in :mod:`recon_soft.renderer`."""
     yield Component("renderer", "soft", "recon_soft.renderer:SoftRenderer", "SoftRas: faces blended by distance.")

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recon_toolkit.cache import content_key
 from recon_toolkit.errors import DataError
+from recon_toolkit.files import content_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from recon_synthetic_faces.render import Pictures
     from recon_synthetic_faces.scene import Ranges
-    from recon_toolkit.data.context import DataContext
     from recon_toolkit.data.packed import PackedImages
+    from recon_toolkit.data.packing import DataContext
 
 #: Raise it when the same options give other pictures, so that caches of older versions are not used.
 GENERATOR_VERSION = 4
@@ -135,7 +135,7 @@ class SyntheticFaces:
         ``photographs`` (P, 3, S, S) are the backgrounds, see :meth:`read_background`. All N pictures are in memory
         at once.
         """
-        from recon_synthetic_faces.patches import Patches
+        from recon_synthetic_faces.colours import Patches
         from recon_synthetic_faces.render import render
         from recon_synthetic_faces.scene import draw_scenes
         from recon_toolkit.geometry.camera import Camera

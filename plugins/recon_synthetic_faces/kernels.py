@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from recon_synthetic_faces.albedo import ear_albedo, hair_colour, skin_albedo
-from recon_synthetic_faces.background import background
-from recon_synthetic_faces.hair import offset
+from recon_synthetic_faces.colours import background, ear_albedo, hair_colour, offset, paint_patches, skin_albedo
 from recon_synthetic_faces.head import EAR, HAIR, SKIN
-from recon_synthetic_faces.patches import paint_patches
 from recon_synthetic_faces.photographic import cast_shadow, shine
 from recon_toolkit.kernels import compiled
 

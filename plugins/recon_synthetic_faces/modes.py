@@ -1,21 +1,28 @@
-"""The linear morphable basis: displacement fields over the template, so that a face is mean + coefficients · basis.
-
-Every mode is a vector field in the head frame (see ``surface.py``) for a coefficient of 1, which is one standard
-deviation for identity modes and a full expression for expression modes. Fields are sums of local pushes and
-stretches, so eyes, lips and hairline keep their template coordinates while they move.
-"""
+"""The linear morphable basis, with heads after human anatomy: a face is mean + coefficients · basis."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recon_synthetic_faces.anatomy import COUNT, anatomy
-from recon_synthetic_faces.head import template
-from recon_synthetic_faces.surface import EYE_X, MOUTH_Y, Floats, gauss, smoothstep
+from recon_synthetic_faces.head import EYE_X, MOUTH_Y, Floats, gauss, smoothstep, template
+
+#: The mean, then principal components.
+COUNT = 49
+#: Standard deviations that components reach.
+LIMIT = 2.2
+
+
+@cache
+def anatomy() -> NDArray[np.float32]:
+    """Displacements (COUNT, V, 3) in millimetres, in the head frame of ``surface.py``."""
+    with np.load(Path(__file__).with_name("heads.npz"), allow_pickle=False) as stored:
+        return np.asarray(stored["modes"], dtype=np.float32)
+
 
 Field = Callable[[Floats], Floats]
 Triple = tuple[float, float, float]

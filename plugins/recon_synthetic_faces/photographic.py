@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from recon_synthetic_faces.noise import noise, step
+from recon_synthetic_faces.colours import noise, step
 from recon_toolkit.threads import given
 
 #: No head is scaled so that its canonical view leaves the picture.

@@ -66,7 +66,7 @@ def _mesh() -> _Mesh:
 
 
 def _rotation(view: NDArray[np.float64]) -> NDArray[np.float64]:
-    """R = Rz·Ry·Rx, as ``recon_toolkit.geometry.rigid`` has it, in scalars so that no batch changes a bit."""
+    """R = Rz·Ry·Rx, as ``recon_toolkit.geometry.camera`` has it, in scalars so that no batch changes a bit."""
     cx, cy, cz = (math.cos(float(a)) for a in view[:3])
     sx, sy, sz = (math.sin(float(a)) for a in view[:3])
     return np.array(

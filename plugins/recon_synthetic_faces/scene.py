@@ -14,10 +14,9 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 from numpy.typing import NDArray
 
-from recon_synthetic_faces.anatomy import LIMIT
+from recon_synthetic_faces.colours import Patches, draw_patches
 from recon_synthetic_faces.dataset import PATCHES
-from recon_synthetic_faces.modes import ANATOMY_MODES, ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, MODES
-from recon_synthetic_faces.patches import Patches, draw_patches
+from recon_synthetic_faces.modes import ANATOMY_MODES, ASYMMETRY_MODES, EXPRESSION_MODES, IDENTITY_MODES, LIMIT, MODES
 from recon_synthetic_faces.photographic import draw_photograph
 
 SPLITS = ("train", "val", "test")

@@ -20,6 +20,6 @@ def recon_components() -> Iterator[Component]:
     yield Component("importer", "unsup3d", f"{importer}:import_unsup3d", "Checkpoints of elliottwu/unsup3d.")
     yield Component("importer", "lemul", f"{importer}:import_lemul", "Checkpoints of VinAIResearch/LeMul.")
     yield Component("loss", "photometric", f"{losses}:photometric", "Absolute colour difference.")
-    perceptual = "recon_unsup3d.perceptual:Perceptual"
+    perceptual = "recon_unsup3d.losses:Perceptual"
     yield Component("loss", "perceptual", perceptual, "Squared difference of ImageNet features.")
     yield Component("loss", "depth-smoothness", f"{losses}:depth_smoothness", "Gradient of the canonical depth.")

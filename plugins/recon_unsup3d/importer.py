@@ -2,16 +2,324 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from recon_toolkit import CheckpointError, Imported
-from recon_toolkit.unpickle import Foreign
-from recon_unsup3d.importer_layout import SECOND_CONFIDENCE, SLOTS, FoundNetwork, find_network
-from recon_unsup3d.importer_settings import CARS, LeMulPreset, Settings, Unsup3DPreset, find_settings
+from recon_toolkit import CheckpointError, ConfigError, Imported
+from recon_toolkit.config.document import read
+from recon_toolkit.io.torch_files import Foreign
+from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A network of a published checkpoint.
+
+    Attributes:
+        key: its name there.
+        role: its role in our model.
+        component: our encoder's name.
+        outputs: channels that it puts out.
+    """
+
+    key: str
+    role: str
+    component: str
+    outputs: int
+
+
+SLOTS = (
+    Slot("netD", "depth", "conv-autoencoder", 1),
+    Slot("netA", "albedo", "conv-autoencoder", 3),
+    Slot("netL", "light", "conv-regressor", 4),
+    Slot("netV", "view", "conv-regressor", 6),
+    Slot("netC", "confidence", "conv-confidence", 2),
+)
+#: LeMul's confidence for pairs of images.
+SECOND_CONFIDENCE = "netC2"
+_CLASSES: dict[str, Callable[..., nn.Module]] = {
+    "conv-autoencoder": ConvAutoencoder,
+    "conv-regressor": ConvRegressor,
+    "conv-confidence": ConvConfidence,
+}
+#: Parts of the published confidence network, and ours; the others are called ``network`` in both.
+_PARTS = {"out_net1": "fine", "out_net2": "coarse"}
+_CONFIDENCE_HEADS = ("fine.6.weight", "coarse.0.weight")
+
+
+@dataclass(frozen=True)
+class FoundNetwork:
+    """A network that was recognised.
+
+    Attributes:
+        slot: which one.
+        image_size: side of its pictures in pixels.
+        options: of our encoder: ``width`` and, where it has one, ``latent``.
+        weights: by our encoder's names.
+    """
+
+    slot: Slot
+    image_size: int
+    options: dict[str, int]
+    weights: dict[str, Tensor]
+
+    def text(self) -> str:
+        """The network in a few words."""
+        options = ", ".join(f"{name} {value}" for name, value in self.options.items())
+        return f"{self.slot.role} ({self.slot.key}, {options})"
+
+
+def find_network(slot: Slot, state: Any, where: str) -> FoundNetwork:
+    """Recognise a published network by the shapes of its layers.
+
+    Args:
+        slot: which one it is to be.
+        state: its state dict.
+        where: the file, for messages.
+
+    Raises:
+        CheckpointError: it is no state dict, has other layers than ours at every image size, or values that are not
+            finite.
+    """
+    tensors = _tensors(slot, state, where)
+    # Shapes come before values: only tensors of the size that they should have are gone through or copied.
+    if slot.role == "confidence":
+        tensors = _two_channels(tensors)
+    first = tensors.get("network.0.weight")
+    width = len(first) if first is not None and first.ndim == 4 else 0
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    for size in SIZES:
+        options = _options(slot, size, width, shapes)
+        if options is not None and _shapes(slot, size, options) == shapes:
+            _check_values(slot, tensors, where)
+            return FoundNetwork(slot, size, options, {k: v.float() for k, v in tensors.items()})
+    sizes = ", ".join(map(str, SIZES))
+    raise CheckpointError(
+        f"the layers of {slot.key} ({slot.role}) are not those of the published network for any of {sizes} pixels",
+        where=where,
+        remedy="only networks with the published layers can be imported",
+    )
+
+
+def _tensors(slot: Slot, state: Any, where: str) -> dict[str, Tensor]:
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{slot.key} holds a {type(state).__name__}, not weights by name",
+            where=where,
+            remedy="name the file that the training wrote",
+        )
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        part, dot, rest = str(name).partition(".")
+        found[_PARTS.get(part, part) + dot + rest] = tensor
+    return found
+
+
+def _check_values(slot: Slot, tensors: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in tensors.items():
+        # The extremes are not finite if any number is not, and finding them takes no copy.
+        if not tensor.is_floating_point() or not all(bool(extreme.isfinite()) for extreme in tensor.aminmax()):
+            raise CheckpointError(
+                f"{slot.key}.{_theirs(name)} has values that are not finite numbers",
+                where=where,
+                remedy="the training that wrote it had failed; use an earlier checkpoint",
+            )
+
+
+def _theirs(name: str) -> str:
+    """The published name of a tensor of ours."""
+    part, dot, rest = name.partition(".")
+    return {ours: theirs for theirs, ours in _PARTS.items()}.get(part, part) + dot + rest
+
+
+def _two_channels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """LeMul's confidence has one channel, ours one for each of the plain and the flipped image: both are the same."""
+    return {
+        name: tensor.expand(2, *tensor.shape[1:]) if name in _CONFIDENCE_HEADS and tensor.shape[:1] == (1,) else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _options(slot: Slot, size: int, width: int, shapes: Mapping[str, torch.Size]) -> dict[str, int] | None:
+    """Options of our encoder if the network is one for pictures of this size, or None where it cannot be."""
+    if slot.component == "conv-regressor":
+        return {"width": width} if 0 < width <= 1024 else None
+    stages = size.bit_length() - 3
+    # Every stage but the last has a convolution, a normalisation and an activation; the last has no normalisation.
+    bottleneck = shapes.get(f"network.{3 * (stages - 1) + 2}.weight", torch.Size())
+    if not 0 < width <= 1024 or width % 4 or len(bottleneck) != 4 or not 0 < bottleneck[0] <= 4096:
+        return None
+    return {"width": width, "latent": bottleneck[0]}
+
+
+def _shapes(slot: Slot, size: int, options: Mapping[str, int]) -> dict[str, torch.Size]:
+    with torch.device("meta"):  # shapes without memory
+        network = _CLASSES[slot.component](3, slot.outputs, size, **options)
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+#: What the original programs write beside their checkpoints.
+CONFIG_FILE = "configs.yml"
+Unsup3DPreset = Literal["celeba", "synface", "cat", "car"]
+LeMulPreset = Literal["celeba", "synface", "cat", "casia", "multipie"]
+
+#: The original's name of each number that matters here, and what its code takes where a configuration has none.
+_DEFAULTS: dict[str, float] = {
+    "min_depth": 0.9,
+    "max_depth": 1.1,
+    "min_amb_light": 0.0,
+    "max_amb_light": 1.0,
+    "min_diff_light": 0.0,
+    "max_diff_light": 1.0,
+    "xyz_rotation_range": 60.0,
+    "xy_translation_range": 0.1,
+    "z_translation_range": 0.1,
+    "fov": 10.0,
+}
+_FACES = {"z_translation_range": 0.0}
+_UNSUP3D: dict[str, dict[str, float]] = {
+    "celeba": _FACES,
+    "synface": _FACES,
+    "cat": {"z_translation_range": 0.1},
+    "car": {**_FACES, "border_depth": 1.08, "min_diff_light": 0.5},
+}
+_LEMUL: dict[str, dict[str, float]] = {
+    "celeba": _FACES,
+    "synface": {**_FACES, "xyz_rotation_range": 90.0},
+    "cat": {"z_translation_range": 0.1},
+    "casia": {"z_translation_range": 0.1, "xyz_rotation_range": 90.0},
+    "multipie": _FACES,
+}
+#: The pipeline of ours for cars, which has no confidence.
+CARS = "unsup3d-car"
+#: The pipeline of ours whose data and training are those of a preset.
+_PIPELINES = {"synface": "unsup3d-synface", "cat": "unsup3d-cat", "car": CARS}
+_OTHER_PIPELINE = "unsup3d-celeba"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The original's settings, and how they were found.
+
+    Attributes:
+        numbers: by the original's names.
+        source: for people, e.g. ``preset cat``.
+        pipeline: the pipeline of ours to build on.
+        image_size: what a configuration says; None if it does not.
+        alternatives: the other presets, where this one was guessed.
+    """
+
+    numbers: Mapping[str, float]
+    source: str
+    pipeline: str = _OTHER_PIPELINE
+    image_size: int | None = None
+    alternatives: str = ""
+
+    def model(self) -> dict[str, Any]:
+        """Options of our model ``unsup3d``."""
+        n = self.numbers
+        return {
+            "depth_min": n["min_depth"],
+            "depth_max": n["max_depth"],
+            "border_depth": n.get("border_depth", 0.7 * n["max_depth"] + 0.3 * n["min_depth"]),
+            "rotation_range": n["xyz_rotation_range"],
+            "translation_range": n["xy_translation_range"],
+            "translation_z_range": n["z_translation_range"],
+            "ambient_range": [n["min_amb_light"], n["max_amb_light"]],
+            "diffuse_range": [n["min_diff_light"], n["max_diff_light"]],
+        }
+
+    def text(self) -> str:
+        """The settings in one line."""
+        m = self.model()
+        ambient, diffuse = (f"{low:g} to {high:g}" for low, high in (m["ambient_range"], m["diffuse_range"]))
+        guess = f" (ASSUMED, as nothing says otherwise; --preset has {self.alternatives} too)"
+        source = self.source + (guess if self.alternatives else "")
+        return (
+            f"settings of {source}: depth {m['depth_min']:g} to {m['depth_max']:g}, border {m['border_depth']:g}, "
+            f"rotation ±{m['rotation_range']:g}°, translation ±{m['translation_range']:g}, along the axis "
+            f"±{m['translation_z_range']:g}, ambient light {ambient}, diffuse light {diffuse}, field of view "
+            f"{self.numbers['fov']:g}°"
+        )
+
+
+def find_settings(
+    tensors: Mapping[str, Any], path: Path, preset: str | None, config: Path | None, *, lemul: bool, guess: str
+) -> Settings:
+    """The settings of a checkpoint.
+
+    In this order: what ``config`` or ``preset`` says, a configuration in the checkpoint, one beside it, the preset
+    ``guess``.
+
+    Args:
+        tensors: the checkpoint.
+        path: its file.
+        preset, config: what the user says; not both.
+        lemul: LeMul's presets and defaults rather than Unsup3D's.
+        guess: the preset to take where nothing is known.
+
+    Raises:
+        CheckpointError: both are given, a configuration holds something other than numbers, or settings that our
+            model does not have.
+        ConfigError: ``config`` cannot be read.
+    """
+    if preset is not None and config is not None:
+        raise CheckpointError("a preset and a configuration are given", where=str(path), remedy="give one of them")
+    if config is not None:
+        return _configured(_read(config), f"the configuration {config.name}", config, lemul)
+    if preset is None:
+        for name in ("cfgs", "configs", "config"):
+            if isinstance(tensors.get(name), Mapping):
+                return _configured(tensors[name], "the configuration in the checkpoint", path, lemul)
+        beside = path.with_name(CONFIG_FILE)
+        if beside.is_file():
+            return _configured(_read(beside), f"{CONFIG_FILE} beside the checkpoint", beside, lemul)
+    name = preset or guess
+    known = _LEMUL if lemul else _UNSUP3D
+    numbers, pipeline = {**_DEFAULTS, **known[name]}, _PIPELINES.get(name, _OTHER_PIPELINE)
+    alternatives = "" if preset else _others(name, lemul)
+    return Settings(numbers, f"preset {name}", pipeline, alternatives=alternatives)
+
+
+def _others(name: str, lemul: bool) -> str:
+    presets: tuple[str, ...] = get_args(LeMulPreset if lemul else Unsup3DPreset)
+    return ", ".join(preset for preset in presets if preset != name)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """A configuration of the original, flat YAML; what is odd about keys that play no part here does not matter."""
+    tree, _ = read(path)
+    found = tree.plain()
+    if not isinstance(found, Mapping):
+        raise ConfigError([CheckpointError("holds no settings", where=str(path), remedy="use --preset")])
+    return found
+
+
+def _configured(found: Mapping[str, Any], source: str, path: Path, lemul: bool) -> Settings:
+    numbers = {**_DEFAULTS, "xyz_rotation_range": 90.0} if lemul else dict(_DEFAULTS)
+    for name in (*_DEFAULTS, "border_depth", "image_size", "rot_center_depth"):
+        value = found.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1e9 < value < 1e9:
+            raise CheckpointError(f"its '{name}' is no number", where=str(path), remedy="fix it, or use --preset")
+        numbers[name] = float(value)
+    size = numbers.pop("image_size", None)
+    centre = numbers.pop("rot_center_depth", (numbers["min_depth"] + numbers["max_depth"]) / 2)
+    if not math.isclose(centre, 1.0, abs_tol=1e-6):
+        raise CheckpointError(
+            f"its object turns about depth {centre:g}, and our models turn about 1",
+            where=str(path),
+            remedy="there is no setting for that",
+        )
+    return Settings(numbers, source, _OTHER_PIPELINE, None if size is None else int(size))
+
 
 #: The original's renderer: 2 × 2 samples, of which pixel i shows the surface at u = i + 0.5, while colours are sampled
 #: with integer u at pixel centres.

@@ -15,26 +15,14 @@ import typer
 import typer.main
 
 from recon_toolkit import threads
-from recon_toolkit.cache import settle_matplotlib
-from recon_toolkit.cli import (
-    bench,
-    check_renderer,
-    convert,
-    data,
-    demo,
-    import_weights,
-    pipelines,
-    plugins,
-    reconstruct,
-    run,
-    score,
-    view,
-    weights,
-)
-from recon_toolkit.cli.common import Settings, fail
-from recon_toolkit.cli.plugin_commands import GroupWithPlugins
+from recon_toolkit.cli import data
+from recon_toolkit.cli.common import GroupWithPlugins, Settings, fail
+from recon_toolkit.cli.convert import convert
+from recon_toolkit.cli.plugins import list_plugins, show_pipelines
+from recon_toolkit.cli.reconstruct import reconstruct
+from recon_toolkit.cli.run import import_weights, run, score, weights
 from recon_toolkit.errors import ConfigError, ReconError
-from recon_toolkit.files import NO_SPACE
+from recon_toolkit.files import NO_SPACE, settle_matplotlib
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 internal error, 2 error in what was asked for, 3 training failed, a renderer does not "
@@ -93,11 +81,15 @@ def _global_options(
     context.obj = Settings(debug=debug, quiet=quiet)
 
 
-for command in (
-    run, bench, score, reconstruct, convert, view, demo, check_renderer, data, import_weights, weights, pipelines,
-    plugins,
-):  # fmt: skip
-    command.register(app)
+app.command("run", short_help="Train and score a pipeline.")(run)
+app.command("score")(score)
+app.command("reconstruct")(reconstruct)
+app.command("convert", short_help="Convert clouds, meshes and voxels, also for 3D printing.")(convert)
+app.add_typer(data.commands, name="data")
+app.command("import", short_help="Turn a published checkpoint into weights.")(import_weights)
+app.command("weights", short_help="Write a run's model as one small file.")(weights)
+app.command("pipelines", short_help="List pipelines, or show one resolved.")(show_pipelines)
+app.command("plugins", short_help="List plugins and what they provide.")(list_plugins)
 
 
 def main() -> None:

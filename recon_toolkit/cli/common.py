@@ -1,20 +1,30 @@
-"""What the commands share: global settings, the plugin options, progress and JSON on standard output."""
+"""What the commands share: global settings, the plugin options, progress, JSON; and commands of plugins."""
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from recon_toolkit.files import json_text
 from recon_toolkit.progress import Progress
 
 if TYPE_CHECKING:
+    from recon_toolkit.components import Registered
     from recon_toolkit.plugins import PluginHost
+
+
+#: Entry points of this group are commands of ``recon``, e.g. ``bench = "recon_bench.command:bench"``.
+COMMANDS = "recon_toolkit.commands"
 
 PluginFiles = Annotated[
     list[Path] | None,
@@ -138,3 +148,97 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     return _plain(value.item()) if hasattr(value, "item") else str(value)
+
+
+class GroupWithPlugins(TyperGroup):
+    """A group of commands, with those of installed plugins.
+
+    Below ``recon`` itself they are entry points of the group :data:`COMMANDS`, listed from the metadata of their
+    distributions without being imported. Others are components of the kind ``command``, looked at only where nothing
+    else has the name, or where a group below ``recon`` is listed: ``data/render-views`` is ``recon data render-views``.
+    The target of either is a function with typer's annotations.
+    """
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The core's command of that name, or a plugin's."""
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        if ctx.parent is None and cmd_name in (installed := _installed()):
+            return InstalledCommand(installed[cmd_name])
+        component = _components(ctx).get(cmd_name)
+        if component is None:
+            return None
+        return _command_of(cmd_name, component.component.load, f"of plugin '{component.provider}'")
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The core's commands and the installed ones; in a group below ``recon`` also components."""
+        own = super().list_commands(ctx)
+        more: Iterable[str] = _installed() if ctx.parent is None else _components(ctx)
+        return [*own, *sorted(name for name in more if name not in own)]
+
+
+class InstalledCommand(TyperCommand):
+    """A command that a distribution's metadata names; its module is imported when it is used."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        super().__init__(entry.name, short_help=_first_line(entry))
+        self.entry = entry
+
+    def get_params(self, ctx: Any) -> Any:
+        """Of the real command: what shell completion asks for."""
+        return self._loaded().get_params(ctx)
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """A context of the real command."""
+        return self._loaded().make_context(info_name, args, parent, **extra)
+
+    def _loaded(self) -> Any:
+        return _command_of(self.entry.name, self.entry.load, f"of {_owner(self.entry)} ({self.entry.value})")
+
+
+def _command_of(name: str, load: Callable[[], Callable[..., Any]], whose: str) -> Any:
+    from recon_toolkit.components import blamed
+
+    with blamed(f"the command '{name}' {whose}"):
+        function = load()
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command(name, context_settings={"help_option_names": ["-h", "--help"]})(function)
+    return typer.main.get_command(app)
+
+
+@cache
+def _installed() -> dict[str, EntryPoint]:
+    """Commands by name; where several distributions have one name, the toolkit's own."""
+    entries = sorted(entry_points(group=COMMANDS), key=lambda entry: _owner(entry) == "recon-toolkit")
+    return {entry.name: entry for entry in entries}
+
+
+def _owner(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "?"
+
+
+def _first_line(entry: EntryPoint) -> str:
+    """The first line of a function's docstring, read from its file: importing it might take seconds."""
+    package, *inner = entry.module.split(".")
+    try:
+        spec = find_spec(package)
+        source = Path(spec.origin) if spec and spec.origin else None
+        if source and inner:
+            source = source.parent.joinpath(*inner).with_suffix(".py")
+        tree = ast.parse(source.read_text(encoding="utf-8")) if source else ast.Module([], [])
+    except (OSError, SyntaxError, ValueError, ImportError):
+        return ""
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == entry.attr)
+    return next((ast.get_docstring(node) or "" for node in functions), "").partition("\n")[0]
+
+
+def _components(ctx: Any) -> dict[str, Registered]:
+    from recon_toolkit.plugins import load_plugins
+
+    place = "".join(f"{word}/" for word in ctx.command_path.split()[1:])
+    return {
+        entry.name.removeprefix(place): entry
+        for entry in load_plugins().registry.all()
+        if entry.kind == "command" and entry.name.startswith(place) and "/" not in entry.name.removeprefix(place)
+    }

@@ -32,11 +32,6 @@ class _Job:
     targets: tuple[Path, ...]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
-    app.command("convert", short_help="Convert clouds, meshes and voxels, also for 3D printing.")(convert)
-
-
 def convert(
     context: typer.Context,
     files: Annotated[
@@ -194,8 +189,8 @@ def _jobs(files: list[Path], to: str | None, out: Path | None) -> list[_Job]:
 
 def _check(jobs: list[_Job], form: str | None) -> None:
     """What can be known before anything is written."""
-    from recon_toolkit.nearest import suggestion
-    from recon_toolkit.shapes.reading import forms_of
+    from recon_toolkit.errors import suggestion
+    from recon_toolkit.io.shape_files import forms_of
 
     known = ("cloud", "mesh", "voxels")
     if form is not None and form not in known:
@@ -224,12 +219,11 @@ def _converted(
     job: _Job, form: str | None, height: float | None, options: Conversion, view: _View | None, progress: Progress
 ) -> Iterator[str]:
     """Write what a job asks for, and say what each file became."""
-    from recon_toolkit.export.depth_files import ARRAY_SUFFIXES, is_depth_map
+    from recon_toolkit.io.depth_map import ARRAY_SUFFIXES, is_depth_map
+    from recon_toolkit.io.shape_files import forms_of, on_the_bed, read_shape, write_shape
     from recon_toolkit.shapes.convert import converted
-    from recon_toolkit.shapes.files import on_the_bed, write_shape
     from recon_toolkit.shapes.forms import Mesh, form_of
     from recon_toolkit.shapes.printable import check_printable
-    from recon_toolkit.shapes.reading import forms_of, read_shape
 
     if is_depth_map(job.source) or (view is not None and job.source.suffix.lower() in ARRAY_SUFFIXES):
         yield from _from_depth(job, form, height, options, view or _View(), progress)
@@ -267,12 +261,11 @@ def _from_depth(
     job: _Job, form: str | None, height: float | None, options: Conversion, view: _View, progress: Progress
 ) -> Iterator[str]:
     """:func:`_converted` for a depth map."""
-    from recon_toolkit.export.depth_map import read_depth_map, write_depth_map
+    from recon_toolkit.io.depth_map import read_depth_map, write_depth_map
+    from recon_toolkit.io.shape_files import forms_of, write_shape
     from recon_toolkit.shapes.convert import converted
-    from recon_toolkit.shapes.files import write_shape
     from recon_toolkit.shapes.forms import Mesh
     from recon_toolkit.shapes.printable import check_printable
-    from recon_toolkit.shapes.reading import forms_of
 
     found, assumed = read_depth_map(job.source, fov=view.fov, photo=view.photo, scale=view.depth_scale)
     if assumed:

@@ -1,4 +1,4 @@
-"""``recon plugins``: what is installed, what it provides, and what is broken."""
+"""``recon plugins`` and ``recon pipelines``: what is installed, what it provides, and what is broken."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recon_toolkit.cli.common import AsJson, DisabledPlugins, PluginFiles, print_json, print_table
+from recon_toolkit.cli.common import AsJson, DisabledPlugins, PluginFiles, plugin_host, print_json, print_table
 
 if TYPE_CHECKING:
+    from recon_toolkit.components import PluginFailure
     from recon_toolkit.plugins import Plugin, PluginHost
-    from recon_toolkit.registry import PluginFailure
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to the application."""
-    app.command("plugins", short_help="List plugins and what they provide.")(list_plugins)
 
 
 def list_plugins(
@@ -51,9 +46,9 @@ def list_plugins(
 
 
 def _broken_components(host: PluginHost) -> list[PluginFailure]:
-    from recon_toolkit.config.contracts import check_contract
+    from recon_toolkit.components import PluginFailure
+    from recon_toolkit.config.signatures import check_contract
     from recon_toolkit.errors import ReconError
-    from recon_toolkit.registry import PluginFailure
 
     sources = {plugin.name: plugin.source for plugin in host.plugins}
     failures = []
@@ -117,3 +112,46 @@ def _print(host: PluginHost, failures: list[PluginFailure], *, debug: bool) -> N
             print(failure.traceback)
     if not host.plugins and not failures:
         print("no plugins are installed")
+
+
+def show_pipelines(
+    context: typer.Context,
+    name: Annotated[
+        str | None, typer.Argument(help="A pipeline's name or YAML file: show it resolved.", show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a setting (repeatable).", show_default=False),
+    ] = None,
+    plugin: PluginFiles = None,
+    disable_plugin: DisabledPlugins = None,
+    json: AsJson = False,
+) -> None:
+    """List the installed pipelines, or show one with everything it inherits and every default.
+
+    \b
+    Examples:
+      recon pipelines
+      recon pipelines unsup3d-quick
+      recon pipelines unsup3d-quick --set training.steps=100 > mine.yaml
+    """
+    host = plugin_host(context, plugin, disable_plugin)
+    if name is not None:
+        from recon_toolkit.config.pipeline import load_pipeline
+
+        resolved = load_pipeline(name, overrides or (), host)
+        if json:
+            fingerprint = {"name": resolved.name, "source": resolved.source, "fingerprint": resolved.fingerprint}
+            print_json({**fingerprint, "pipeline": resolved.pipeline})
+        else:
+            print(resolved.to_yaml(), end="")
+        return
+    from recon_toolkit.config.sources import list_pipelines
+
+    sources = list_pipelines(host)
+    if json:
+        print_json({"pipelines": [{**asdict(source), "description": source.description} for source in sources]})
+    elif sources:
+        print_table([(source.name, source.provider, source.description) for source in sources])
+    else:
+        print("no pipelines are installed")

@@ -26,15 +26,10 @@ from recon_toolkit.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from recon_toolkit.inference.report import ReconstructionReport
+    from recon_toolkit.inference.folder import ReconstructionReport
 
 #: Some pictures were reconstructed and others were not.
 PARTLY = 3
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to ``app``."""
-    app.command("reconstruct")(reconstruct)
 
 
 def reconstruct(
@@ -103,11 +98,10 @@ def reconstruct(
       recon reconstruct --write maps,stl,turntable --height 80 holiday/ 'more/*.jpg'
       recon reconstruct --run runs/faces --no-detect crops/
     """
-    from recon_toolkit.inference.batch import Refinement, reconstruct_files
+    from recon_toolkit.inference.batch import Refinement, VideoFrames, reconstruct_files
+    from recon_toolkit.inference.models import load_models
     from recon_toolkit.inference.outputs import Outputs
-    from recon_toolkit.inference.pathways import load_models
     from recon_toolkit.inference.pictures import Finder
-    from recon_toolkit.inference.reading import VideoFrames
     from recon_toolkit.reconstructor import detector_for
 
     kinds = None if write is None else frozenset(word.strip() for word in write.split(",") if word.strip())

@@ -13,21 +13,39 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from recon_toolkit.components import Kind
-from recon_toolkit.config.blame import causes_of, given_overrides, name_overrides
-from recon_toolkit.config.document import MOST_PROBLEMS, Entry, Keys, Place, parse_override, parse_scalar
-from recon_toolkit.config.merge import merge
-from recon_toolkit.config.options import Signature, absolute, core_keys, plain_value, signature_of, validate_options
-from recon_toolkit.config.problems import Problem, first_of, validation_problems
-from recon_toolkit.config.roles import check_pairs, check_roles
+from recon_toolkit.components import Kind, Registered, describe, is_fault
+from recon_toolkit.config.document import MOST_PROBLEMS, Entry, Keys, Place, merge, parse_override, parse_scalar
+from recon_toolkit.config.problems import (
+    Problem,
+    causes_of,
+    first_of,
+    given_overrides,
+    name_overrides,
+    validation_problems,
+)
 from recon_toolkit.config.schema import Pipeline
-from recon_toolkit.config.sources import find_pipeline, gather, own_providers, preferred_providers
-from recon_toolkit.config.stored import FILES, is_stored, refuse
-from recon_toolkit.errors import ConfigError, PluginError, ReconError
-from recon_toolkit.nearest import suggestion
+from recon_toolkit.config.signatures import (
+    Signature,
+    absolute,
+    check_pairs,
+    check_roles,
+    core_keys,
+    plain_value,
+    signature_of,
+    validate_options,
+)
+from recon_toolkit.config.sources import (
+    FILES,
+    find_pipeline,
+    gather,
+    is_stored,
+    own_providers,
+    preferred_providers,
+    refuse,
+)
+from recon_toolkit.errors import ConfigError, PluginError, ReconError, suggestion
 from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.progress import Progress
-from recon_toolkit.registry import Registered, describe, is_fault
 
 #: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
 _NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation", "metrics")
@@ -218,7 +236,7 @@ def load_pipeline(
             files are loaded in addition.
         layers: trees to lay over the file, in order, before the overrides, as a table does for its rows.
         trust: for a stored pipeline, whether plugin files that it names are executed though somebody else made it;
-            not by default (:mod:`recon_toolkit.config.stored`).
+            not by default (:mod:`recon_toolkit.config.sources`).
         source: what messages call a pipeline that is no file of the user's.
         generated: nobody wrote the file by hand, so that a name that several plugins have is the toolkit's own.
 

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from recon_toolkit.data.context import DataContext
 from recon_toolkit.data.decode import (
     IMAGE_SUFFIXES,
     CentreCrop,
@@ -31,9 +30,25 @@ from recon_toolkit.data.decode import (
 from recon_toolkit.data.fields import FieldSpec, field_specs
 from recon_toolkit.data.packed import FORMAT_VERSION, PackedImages, PackWriter
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import legible
+from recon_toolkit.files import cache_root, legible
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.threads import given
+
+
+@dataclass(frozen=True)
+class DataContext:
+    """Surroundings of a data set.
+
+    Args:
+        cache: folder for packed data; each data set makes folders of its own below it.
+        root: the user's data folder (``--data DIR``), or None.
+        progress: where long work reports.
+    """
+
+    cache: Path = field(default_factory=lambda: cache_root() / "data")
+    root: Path | None = None
+    progress: Progress = QUIET
+
 
 CHUNK = 256  # images decoded between two writes: 50 MB at 256 pixels
 #: Endings of what lies beside images without being meant as one.

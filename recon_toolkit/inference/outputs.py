@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from recon_toolkit.errors import DataError
-from recon_toolkit.export.maps import write_maps
-from recon_toolkit.nearest import suggestion
+from recon_toolkit.errors import DataError, suggestion
+from recon_toolkit.io.maps import write_maps
 from recon_toolkit.structures import TEXTURES
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class Outputs:
     def check(self) -> None:
         """Raise DataError if a package that an output needs is not installed."""
         if "exr" in (self.kinds or ()):
-            from recon_toolkit.export.exr import openexr
+            from recon_toolkit.data.float_maps import openexr
 
             openexr("output 'exr'")
 
@@ -134,14 +133,14 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
 def _sized(result: Result, outputs: Outputs) -> Result:
     if outputs.size is None or outputs.size == result.found.image.shape[-1]:
         return result
-    from recon_toolkit.export.sizes import resized_maps
+    from recon_toolkit.shapes.surface import resized_maps
 
     found = resized_maps(result.found, outputs.size, camera=result.camera)
     return replace(result, found=found)
 
 
 def _write_exr(result: Result, folder: Path) -> list[Path]:
-    from recon_toolkit.export.exr import write_exr
+    from recon_toolkit.data.float_maps import write_exr
 
     if result.depth is None:
         return []
@@ -157,8 +156,8 @@ def _write_meshes(result: Result, folder: Path, kinds: Set[str], outputs: Output
         raise DataError(f"the output '{wrong}' is of points, which the model does not predict", remedy="leave it out")
     if not kinds & {*MESHES, *SOLIDS}:
         return []
-    from recon_toolkit.export.mesh_files import write_mesh
-    from recon_toolkit.export.solid import solid
+    from recon_toolkit.io.mesh_files import write_mesh
+    from recon_toolkit.shapes.printable import solid
 
     written: list[Path] = []
     surface = result.mesh()
@@ -170,7 +169,7 @@ def _write_meshes(result: Result, folder: Path, kinds: Set[str], outputs: Output
     if closed is not None and "stl" in kinds:
         written += write_mesh(folder / "mesh.stl", closed, None)
     if closed is not None and "3mf" in kinds:
-        from recon_toolkit.shapes.files import write_shape
+        from recon_toolkit.io.shape_files import write_shape
         from recon_toolkit.shapes.forms import Mesh
 
         written += [write_shape(folder / "mesh.3mf", Mesh(closed.vertices, closed.faces))]
@@ -186,8 +185,8 @@ def _write_shapes(result: Result, folder: Path, kinds: Set[str], height_mm: floa
     Raises:
         DataError: there are too few points, an output needs depth, or the disk cannot be written.
     """
-    from recon_toolkit.shapes.files import write_shape
-    from recon_toolkit.shapes.voxels import voxels_of_mesh
+    from recon_toolkit.io.shape_files import write_shape
+    from recon_toolkit.shapes.convert import voxels_of_mesh
 
     for kind in _ONLY_DEPTH:
         if kind in kinds:
@@ -206,7 +205,7 @@ def _write_shapes(result: Result, folder: Path, kinds: Set[str], height_mm: floa
 
 def _albedo(result: Result) -> Tensor:
     """The photograph without its light, which is sharper than the model's albedo; that where there is no shading."""
-    from recon_toolkit.export.texture import albedo_from_photo
+    from recon_toolkit.shapes.texture import albedo_from_photo
 
     if result.found.canonical_shading is None:
         return result.texture("albedo")
@@ -214,8 +213,8 @@ def _albedo(result: Result) -> Tensor:
 
 
 def _write_videos(result: Result, folder: Path, kinds: Set[str], outputs: Outputs) -> Sequence[Path]:
-    from recon_toolkit.export.turntable import relighting, turntable
-    from recon_toolkit.export.video import write_video
+    from recon_toolkit.io.video import write_video
+    from recon_toolkit.viewer.turntable import relighting, turntable
 
     size = outputs.size or 256
     written = []

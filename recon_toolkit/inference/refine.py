@@ -12,11 +12,11 @@ from torch.optim.adam import adam
 
 from recon_toolkit.assembly import build_losses
 from recon_toolkit.errors import ReconError
+from recon_toolkit.inference.folder import RefinementGain
 from recon_toolkit.inference.models import TrainedModel
-from recon_toolkit.inference.report import RefinementGain
+from recon_toolkit.losses import Objective
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.structures import Batch
-from recon_toolkit.training.objective import Objective
 
 #: A quarter of the steps' learning rate in quick training: the shape is to move, not to be learned anew.
 LEARNING_RATE = 3e-4

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recon_toolkit.data.splits import SPLITS
+from recon_toolkit.data.sampling import SPLITS
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import json_text
 
@@ -56,8 +56,8 @@ class PrepareOptions(BaseModel):
         crop: without a detector, a square in pixels of the original: a centred side, or left, top and side; the
             largest centred one by default.
         min_side: least side of a crop, in pixels of the original.
-        min_sharpness: least :func:`~recon_toolkit.data.quality.sharpness`.
-        min_colour: least :func:`~recon_toolkit.data.quality.colour`; 0 keeps grey pictures.
+        min_sharpness: least :func:`~recon_toolkit.preparation.look.sharpness`.
+        min_colour: least :func:`~recon_toolkit.preparation.look.colour`; 0 keeps grey pictures.
         max_outside: the most of a crop that may lie outside of its picture, as a share of its area.
         max_yaw: how far an object may be turned, in degrees, where the detector says it.
         several: what becomes of pictures with several objects that are large enough.
@@ -113,7 +113,7 @@ class Picture(BaseModel):
         box: x, y, width and height of the crop in the picture, in pixels.
         outside: share of the crop's area that lies outside of the picture.
         yaw, roll: in degrees, where the detector says them.
-        sharpness, colour, asymmetry: see :mod:`recon_toolkit.data.quality`.
+        sharpness, colour, asymmetry: see :mod:`recon_toolkit.preparation.look`.
         reason, detail: why it was left out.
     """
 

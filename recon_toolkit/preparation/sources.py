@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from recon_toolkit.data.archives import Omitted, is_archive, read_archive
 from recon_toolkit.data.decode import decode_image, read_image
 from recon_toolkit.data.packing import find_files
-from recon_toolkit.data.splits import group_of, has_groups, split_called
+from recon_toolkit.data.sampling import group_of, has_groups, split_called
 from recon_toolkit.data.video import is_video, read_frames
 from recon_toolkit.errors import ReconError
 from recon_toolkit.files import legible
-from recon_toolkit.inference.inputs import find_sources
+from recon_toolkit.inference.folder import find_sources
 from recon_toolkit.preparation.record import RECORD, Picture, PrepareOptions, Unread
 
 

@@ -1,9 +1,13 @@
 """Rasterise once, interpolate everything: the rasteriser op and the depth-mesh renderer on top of it."""
 
-from recon_toolkit.rendering.backends import Backend, choose_backend
-from recon_toolkit.rendering.checks import check_depth_map, check_mesh, check_picture
-from recon_toolkit.rendering.depth_mesh import DepthMeshRenderer, DepthRenderer, render_object, warp_to_view
-from recon_toolkit.rendering.grid_vertices import grid_vertices
+from recon_toolkit.rendering.backends import Backend, check_depth_map, check_mesh, check_picture, choose_backend
+from recon_toolkit.rendering.depth_mesh import (
+    DepthMeshRenderer,
+    DepthRenderer,
+    grid_vertices,
+    render_object,
+    warp_to_view,
+)
 from recon_toolkit.rendering.rasterize import (
     FAR,
     NEAR,

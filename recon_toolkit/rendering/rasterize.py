@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from recon_toolkit.rendering import raster_reference
 from recon_toolkit.rendering.backends import Backend as Backend
+from recon_toolkit.rendering.backends import check_attributes, check_mesh, check_picture
 from recon_toolkit.rendering.backends import choose_backend as choose_backend
-from recon_toolkit.rendering.checks import check_attributes, check_mesh, check_picture
 
 #: Faces nearer or farther than this, in units of the object's distance, are not drawn.
 NEAR, FAR = 1e-3, 100.0

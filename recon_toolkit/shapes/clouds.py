@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.shapes.contour import contour
-from recon_toolkit.shapes.field import SolidField, solid_field
+from recon_toolkit.shapes.field import SolidField, contour, solid_field, without_outliers
 from recon_toolkit.shapes.forms import Cloud, Floats, Mesh
-from recon_toolkit.shapes.outliers import without_outliers
 
 
 @dataclass(frozen=True, eq=False)

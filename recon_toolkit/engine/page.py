@@ -1,0 +1,314 @@
+"""What a finished run reports: its summary, and its pages of scores, pictures, curves and objects to turn."""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel
+
+from recon_toolkit.data.packed import PackedImages
+from recon_toolkit.engine.log import read_log
+from recon_toolkit.engine.validation import examples
+from recon_toolkit.errors import DataError
+from recon_toolkit.files import write_text, writing
+from recon_toolkit.geometry import Camera
+from recon_toolkit.metrics.contributed import GroupScores, OwnScores
+from recon_toolkit.metrics.report import Baselines
+from recon_toolkit.models import Model
+from recon_toolkit.progress import QUIET, Progress
+from recon_toolkit.result import Result
+from recon_toolkit.viewer import Scene, viewer_document
+from recon_toolkit.viewer.page import document
+
+
+class RunSummary(BaseModel):
+    """The result of a run: the object that ``recon run --json`` prints and ``summary.json`` holds.
+
+    Attributes:
+        run: the run folder.
+        pipeline: its name.
+        status: ``finished``, or ``failed`` where training could not go on: then there are no scores, and the last of
+            the notes says why.
+        steps, seconds: training steps done, and seconds spent in training (over all sessions).
+        images_per_second: training throughput.
+        images: evaluated images.
+        side: scale-invariant depth error ×10⁻², mean over images; None without ground truth, or where the model has
+            no depth.
+        mad: mean angle deviation of normals in degrees.
+        side_std, mad_std: standard deviations over images.
+        mae, mse, slope, correlation: means over images.
+        baselines: constant and average depth on the same images.
+        side_ratio, mad_ratio: side and mad over the constant-depth baseline's.
+        psnr, ssim: of the model's pictures, means over images, see
+            :class:`~recon_toolkit.metrics.images.ImageMetrics`; None where it offers none to score.
+        lpips: likewise; None also where AlexNet's weights are absent.
+        psnr_std, ssim_std, lpips_std: standard deviations over images.
+        held_out_loss: the training loss on held-out images, where there is no ground truth to score by; psnr and ssim
+            are then those of the model's reconstruction of them.
+        scores: what the model is judged by besides, with its baselines and by group; None where it brings nothing.
+        notes: what was left out of the scores, and why.
+        findings: failures that the health check named while training.
+        excluded: evaluated images without a usable mask.
+    """
+
+    run: Path
+    pipeline: str
+    status: Literal["finished", "failed"] = "finished"
+    steps: int
+    seconds: float
+    images_per_second: float
+    peak_memory_mb: float
+    device: str
+    seed: int
+    images: int = 0
+    excluded: int = 0
+    side: float | None = None
+    side_std: float | None = None
+    mad: float | None = None
+    mad_std: float | None = None
+    mae: float | None = None
+    mse: float | None = None
+    slope: float | None = None
+    correlation: float | None = None
+    side_ratio: float | None = None
+    mad_ratio: float | None = None
+    baselines: Baselines | None = None
+    psnr: float | None = None
+    psnr_std: float | None = None
+    ssim: float | None = None
+    ssim_std: float | None = None
+    lpips: float | None = None
+    lpips_std: float | None = None
+    held_out_loss: float | None = None
+    scores: OwnScores | None = None
+    notes: list[str] = []
+    findings: list[str] = []
+
+
+OBJECTS = "objects.html"
+COUNT = 8
+#: Of shapes, which take a second or two each to close.
+FEWER = 4
+
+
+def write_objects(
+    run: Path,
+    name: str,
+    model: Model,
+    data: PackedImages,
+    camera: Camera,
+    *,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
+) -> None:
+    """Write ``objects.html`` for some images of a data set, if the model predicts depth or points."""
+    if not model.defines("reconstruct"):
+        return
+    batch, found = examples(model, data, device=device, images=COUNT, autocast=autocast)
+    if found.depth is None and found.canonical_depth is None and found.points is None:
+        return
+    scenes: list[Scene] = []
+    shown = range(0, len(found), max(1, len(found) // FEWER)) if found.points is not None else range(len(found))
+    with progress.task("the page of objects", len(shown), "object") as task:
+        for index in shown:
+            result = Result(found.at(index), camera, found.image[index], data.names[int(batch.index[index])])
+            with suppress(DataError):  # an object that a model has lost is nothing to turn
+                scenes.append(result.scene())
+            task.advance()
+    if scenes:
+        write_text(run / OBJECTS, viewer_document(f"{name}: held-out images", scenes))
+
+
+PAGE, CURVES = "index.html", "curves.png"
+_STYLE = """iframe { width: 100%; height: 46rem; border: 1px solid var(--line); border-radius: .3rem; }
+.own td { white-space: nowrap; } .own th[colspan] { text-align: left; padding-top: .8rem; }"""
+
+
+def write_page(run: Path, summary: RunSummary) -> None:
+    """Write ``index.html`` and ``curves.png`` from what lies in a run folder."""
+    _write_curves(run, summary)
+    sheets = sorted(path.name for path in (run / "sheets").glob("*.png"))
+    parts = [
+        f"<h1>{html.escape(summary.pipeline)}</h1>",
+        f"<p>{summary.steps} steps, {summary.seconds / 60:.1f} minutes of training on {html.escape(summary.device)}, "
+        f"{summary.images_per_second:.0f} images a second, peak memory {summary.peak_memory_mb / 1024:.1f} GiB, "
+        f"seed {summary.seed}.</p>",
+        _failure(summary),
+        _scores(summary),
+        _findings(summary),
+        _picture("contact_sheet.png", "Held-out images and what the model makes of them", run),
+        _objects(run),
+        _picture(CURVES, "Loss and scores over the steps of training", run),
+        "<h2>Over the course of training</h2>",
+        *(
+            f"<details><summary>{name.removesuffix('.png')}</summary>"
+            f'<img src="sheets/{name}" alt="contact sheet at {name}" loading="lazy"></details>'
+            for name in sheets
+        ),
+        "<h2>Files</h2><p>"
+        + ", ".join(
+            f'<a href="{name}">{name}</a>'
+            for name in (
+                "pipeline.yaml",
+                "environment.json",
+                "metrics.jsonl",
+                "summary.json",
+                "scores.csv",
+                "model.safetensors",
+            )
+            if (run / name).is_file()
+        )
+        + "</p>",
+    ]
+    write_text(run / PAGE, document(summary.pipeline, "\n".join(parts), style=_STYLE))
+
+
+def _scores(summary: RunSummary) -> str:
+    parts = [part for part in (_depth_scores(summary), _image_scores(summary), _own_scores(summary)) if part]
+    notes = "".join(f"<p>{html.escape(note)}.</p>" for note in summary.notes)
+    return (
+        "".join(parts) or "<p>The data set lacks what the model could be scored by, so there is no score.</p>"
+    ) + notes
+
+
+def _image_scores(summary: RunSummary) -> str:
+    if summary.psnr is None or summary.ssim is None:
+        return _held_out_loss(summary)
+    rows = [("PSNR dB", summary.psnr, summary.psnr_std, 2), ("SSIM", summary.ssim, summary.ssim_std, 3)]
+    if summary.lpips is not None:
+        rows.append(("LPIPS", summary.lpips, summary.lpips_std, 3))
+    heads = "".join(f"<th>{name}</th>" for name, *_ in rows)
+    cells = "".join(f"<td>{mean:.{digits}f} ± {std:.{digits}f}</td>" for _, mean, std, digits in rows)
+    what = "pictures"
+    if summary.held_out_loss is not None:
+        what, heads = "reconstruction", f"<th>loss</th>{heads}"
+        cells = f"<td>{summary.held_out_loss:.3f}</td>{cells}"
+    return f"<table><tr><th>{summary.images} held-out images</th>{heads}</tr><tr><td>{what}</td>{cells}</tr></table>"
+
+
+def _held_out_loss(summary: RunSummary) -> str:
+    if summary.held_out_loss is None:
+        return ""
+    return f"<p>The loss on {summary.images} held-out images is {summary.held_out_loss:.3f}.</p>"
+
+
+def _own_scores(summary: RunSummary) -> str:
+    scores = summary.scores
+    if scores is None:
+        return ""
+    rows = _group_rows(f"all {scores.images} held-out images", scores, scores)
+    for name, group in scores.groups.items():
+        rows += _group_rows(f"{name}, {group.images} images", scores, group)
+    heads = "".join(f"<th>{html.escape(metric.label)}</th>" for metric in scores.metrics)
+    return f'<table class="own"><tr><th></th>{heads}</tr>{"".join(rows)}</table>' + _ratios(scores)
+
+
+def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[str]:
+    rows = [f'<tr><th colspan="{1 + len(scores.metrics)}">{html.escape(name)}</th></tr>']
+    for label, values in (("this run", group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
+        cells = "".join(
+            f"<td>{values[m.name].mean:.{m.digits}f} ± {values[m.name].std:.{m.digits}f}</td>"
+            if m.name in values
+            else "<td></td>"
+            for m in scores.metrics
+        )
+        rows.append(f"<tr><td>{html.escape(label)}</td>{cells}</tr>")
+    return rows
+
+
+def _ratios(scores: OwnScores) -> str:
+    parts = [
+        f"{metric.label.partition(' ×')[0]} {ratio:.2f} × {scores.labels[metric.ratio_to or '']}"
+        for metric in scores.metrics
+        if (ratio := scores.ratio(metric)) is not None
+    ]
+    return f"<p>As multiples: {html.escape(', '.join(parts))}.</p>" if parts else ""
+
+
+def _depth_scores(summary: RunSummary) -> str:
+    if summary.side is None or summary.mad is None or summary.baselines is None:
+        return ""
+    rows = [("this run", summary.side, summary.side_std, summary.mad, summary.mad_std)]
+    for name, base in (("constant depth", summary.baselines.constant), ("average depth", summary.baselines.average)):
+        if base is not None:
+            rows.append((name, base.side, base.side_std, base.mad, base.mad_std))
+    body = "".join(
+        f"<tr><td>{name}</td><td>{side:.2f} ± {side_std:.2f}</td><td>{mad:.2f} ± {mad_std:.2f}</td></tr>"
+        for name, side, side_std, mad, mad_std in rows
+    )
+    return (
+        f"<table><tr><th>{summary.images} held-out images</th><th>SIDE ×10⁻²</th><th>MAD °</th></tr>{body}</table>"
+        f"<p>That is {summary.side_ratio:.2f} × the SIDE and {summary.mad_ratio:.2f} × the MAD of constant depth; "
+        f"relief slope {summary.slope:.2f}, correlation {summary.correlation:.2f}.</p>"
+    )
+
+
+def _failure(summary: RunSummary) -> str:
+    if summary.status == "finished":
+        return ""
+    return '<p class="warning">Training could not go on, so that there are no scores.</p>'
+
+
+def _findings(summary: RunSummary) -> str:
+    if not summary.findings:
+        return ""
+    return f'<p class="warning">While training the health check saw: {html.escape(", ".join(summary.findings))}.</p>'
+
+
+def _picture(name: str, caption: str, run: Path) -> str:
+    if not (run / name).is_file():
+        return ""
+    return f'<figure><img src="{name}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
+
+
+def _objects(run: Path) -> str:
+    if not (run / OBJECTS).is_file():
+        return ""
+    return (
+        f'<h2>In 3D</h2><p>Some of them to turn; also as <a href="{OBJECTS}">a page of its own</a>.</p>'
+        f'<iframe src="{OBJECTS}" title="Held-out images in 3D" loading="lazy"></iframe>'
+    )
+
+
+def _validated(scored: list[dict[str, Any]], summary: RunSummary) -> tuple[list[tuple[str, str]], str, str]:
+    """What to draw of the validations: keys with their labels, the unit, and a title."""
+    if any("side_ratio" in e for e in scored):
+        return [("side_ratio", "SIDE"), ("mad_ratio", "MAD")], "× constant depth", "validation error"
+    own = summary.scores
+    if own is not None:
+        quoted = [metric for metric in own.metrics if metric.ratio_to in own.baselines][:2]
+        if quoted:
+            unit = f"× {own.labels[quoted[0].ratio_to or '']}"
+            return [(f"{metric.name}_ratio", metric.label) for metric in quoted], unit, "validation error"
+        return [(own.metrics[0].name, own.metrics[0].label)], "", "held-out images"
+    return [("psnr", "PSNR")] if any("psnr" in e for e in scored) else [], "dB", "PSNR on held-out images"
+
+
+def _write_curves(run: Path, summary: RunSummary) -> None:
+    from matplotlib.figure import Figure
+
+    entries = read_log(run)
+    train = [e for e in entries if e["kind"] == "train"]
+    scored = [e for e in entries if e["kind"] == "validation"]
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot([e["step"] for e in train], [e["loss"] for e in train])
+    left.set(xlabel="step", ylabel="loss", title="training loss")
+    lines, unit, title = _validated(scored, summary)
+    for key, label in lines:
+        having = [e for e in scored if e.get(key) is not None]
+        right.plot([e["step"] for e in having], [e[key] for e in having], marker="o", label=label)
+    right.set(xlabel="step", ylabel=unit, title=title)
+    if scored and lines:
+        right.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100)
+    with writing(run / CURVES) as file:
+        file.write(buffer.getvalue())

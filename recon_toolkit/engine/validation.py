@@ -1,0 +1,248 @@
+"""Scoring a model on a packed data set, and the contact sheet of what it sees there.
+
+What a model offers is what it is scored by: depth if it has ``reconstruct(images)``, pictures if it has
+``scored_pair(batch)``, and whatever it brings along (:mod:`recon_toolkit.metrics.contributed`); where none of these
+can be had, as on photographs, by its loss and its reconstruction of images that it has not seen. One with
+``sheet_columns(batch)`` chooses its contact sheet's columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recon_toolkit.data.packed import PackedImages, evenly_spread
+from recon_toolkit.data.sampling import in_groups
+from recon_toolkit.engine.first_look import blamed_part
+from recon_toolkit.geometry import Camera
+from recon_toolkit.io.contact_sheet import reconstruction_columns
+from recon_toolkit.losses import Objective
+from recon_toolkit.metrics.contributed import OwnScoresCollector, Scorer, ScoreSheet
+from recon_toolkit.metrics.images import SSIM_WINDOW, ImageMetrics, Lpips, image_metrics
+from recon_toolkit.metrics.report import DepthEvaluator
+from recon_toolkit.models import Model
+from recon_toolkit.progress import QUIET, Progress
+from recon_toolkit.structures import Batch, ModelOutput, Reconstruction, Reconstructs
+
+
+def evaluate(
+    model: Model,
+    data: PackedImages,
+    camera: Camera,
+    *,
+    device: torch.device,
+    images: int | None = None,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> DepthEvaluator | None:
+    """Reconstruct the first images of a data set and score their depth; None if it, or the model, has no depth.
+
+    Args:
+        model: called with images (B, 3, H, W) in [0, 1].
+        data: packed images with ground truth.
+        camera: of the images.
+        device: where the model is.
+        images: how many; all if None.
+        batch_size: images at once.
+        autocast: the precision context that the networks run in.
+        progress, description: for the bar.
+    """
+    if "depth" not in data.fields or not model.defines("reconstruct"):
+        return None
+    count = min(images or len(data), len(data))
+    evaluator = DepthEvaluator(camera)
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            batch = data.batch(np.arange(start, min(start + batch_size, count))).to(device)
+            with autocast():
+                found = model.reconstruct(batch.image)
+            if found.depth is None or batch.depth is None:
+                return None
+            evaluator.add(found.depth, batch.depth, prediction_mask=found.mask, truth_mask=batch.mask)
+            task.advance(len(batch))
+    return evaluator
+
+
+@torch.no_grad()
+def evaluate_images(
+    model: Model,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int | None = None,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    lpips: Lpips | None = None,
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> ImageMetrics | None:
+    """Score the pictures of a model for the first images of a data set; None if the model offers no pair.
+
+    Args:
+        model: its ``scored_pair`` is called with batches of the fields that it reads (``batch_fields``).
+        lpips: computes LPIPS; left out without.
+        data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
+    """
+    if not model.defines("scored_pair"):
+        return None
+    count = min(images or len(data), len(data))
+    parts: list[ImageMetrics] = []
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            indices = np.arange(start, min(start + batch_size, count))
+            batch = data.batch(indices, model.batch_fields).to(device)
+            with autocast():
+                pair = model.scored_pair(batch)
+            parts.append(image_metrics(pair, lpips))
+            task.advance(len(batch))
+    return ImageMetrics.cat(parts)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What can be told of a model without ground truth: its loss, and how well it reconstructs what it sees.
+
+    Attributes:
+        loss: mean over images of the weighted sum of the loss terms, as in training.
+        images: how many images.
+        pictures: PSNR and SSIM of the image pair ``plain`` within its mask; None where the model has no such pair.
+    """
+
+    loss: float
+    images: int
+    pictures: ImageMetrics | None
+
+
+@torch.no_grad()
+def evaluate_held_out(
+    model: Model,
+    objective: Objective,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    epoch: float,
+    images: int | None = None,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> HeldOut | None:
+    """The losses of training, and the pictures, on the first images of a data set that has no ground truth.
+
+    None of a model that has no ``forward``, or that looks at several images of a group where no group has as many.
+
+    Args:
+        model: called with batches of the fields that it and the losses read.
+        objective: the losses, with the weights that they have in ``epoch``.
+        data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
+    """
+    order = in_groups(data, model.group_size)[: images or len(data)] if model.defines("forward") else np.arange(0)
+    count, total = len(order) // model.group_size * model.group_size, 0.0
+    if count == 0:
+        return None
+    batch_size = max(batch_size // model.group_size, 1) * model.group_size
+    own = model.batch_fields
+    fields = None if own is None else sorted({*own, *objective.batch_fields})
+    parts: list[ImageMetrics] = []
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            indices = order[start : min(start + batch_size, count)]
+            batch = replace(data.batch(indices, fields), draw=torch.from_numpy(indices)).to(device)
+            with blamed_part(model), autocast():
+                output: ModelOutput = model(batch)
+            total += float(objective(output, epoch, batch=batch).total) * len(batch)
+            pair = output.pairs.get("plain")
+            if pair is not None and min(pair.target.shape[2:]) >= SSIM_WINDOW:
+                parts.append(image_metrics(pair))
+            task.advance(len(batch))
+    return HeldOut(total / count, count, ImageMetrics.cat(parts) if parts else None)
+
+
+@torch.no_grad()
+def evaluate_own(
+    sheet: ScoreSheet,
+    scorer: Scorer,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int | None = None,
+    spread: bool = False,
+    batch_size: int = 64,
+    autocast: Callable[[], AbstractContextManager[object]],
+    progress: Progress = QUIET,
+    description: str = "scoring",
+) -> OwnScoresCollector:
+    """Score a model by its own metrics on a data set, or on some images of it.
+
+    Args:
+        sheet, scorer: what the model is judged by, and what judges it.
+        data: with the sheet's fields.
+        images: how many; all if None.
+        spread: take them evenly from all over the data set instead of the first, since neighbours may be of one object.
+        device, batch_size, autocast, progress, description: see :func:`evaluate`.
+    """
+    count = min(images or len(data), len(data))
+    chosen = evenly_spread(len(data), count) if spread else np.arange(count)
+    collector = OwnScoresCollector(sheet)
+    with progress.task(description, count, "img") as task:
+        for start in range(0, count, batch_size):
+            batch = data.batch(chosen[start : start + batch_size], ("image", *sheet.fields)).to(device)
+            with autocast():
+                collector.add(scorer(batch))
+            task.advance(len(batch))
+    return collector
+
+
+@torch.no_grad()
+def sheet_columns(
+    model: Model,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int = 12,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> Mapping[str, Tensor] | None:
+    """The contact sheet's columns for the first images of a data set; None if the model has nothing to show.
+
+    They are those of the model's own ``sheet_columns(batch)``, label → (B, C, H, W) in [0, 1], or else those of its
+    reconstructions.
+    """
+    if model.defines("sheet_columns"):
+        batch = data.batch(_examples(data, images))
+        with autocast():
+            return model.sheet_columns(batch.to(device))
+    if not model.defines("reconstruct"):
+        return None
+    batch, found = examples(model, data, device=device, images=images, autocast=autocast)
+    return reconstruction_columns(found, batch)
+
+
+def examples(
+    model: Reconstructs,
+    data: PackedImages,
+    *,
+    device: torch.device,
+    images: int = 12,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> tuple[Batch, Reconstruction]:
+    """Some images of a data set with what the model makes of them, on the CPU; see :func:`_examples`."""
+    batch = data.batch(_examples(data, images))
+    with autocast():
+        found = model.reconstruct(batch.image.to(device))
+    return batch, found.to("cpu")
+
+
+def _examples(data: PackedImages, count: int) -> NDArray[np.int64]:
+    """Which images to show: the first, or evenly spread ones where neighbours are of one object."""
+    count = min(count, len(data))
+    if all(spec.each == 1 for spec in data.fields.values()):
+        return np.arange(count)
+    return evenly_spread(len(data), count)

@@ -1,1 +1,0 @@
-"""Evaluation: depth metrics, baselines, and scores of depth maps from files."""

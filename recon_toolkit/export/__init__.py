@@ -1,1 +1,0 @@
-"""Export: maps, meshes and contact sheets of reconstructions and data."""
