@@ -14,21 +14,20 @@ PLUGIN_NAMES = {path.name for path in PLUGINS.iterdir() if (path / "__init__.py"
 
 #: A module imports from its own layer and from those above it in this list, never from those below.
 LAYERS = (
-    ("errors", "nearest", "cache", "progress", "files", "components", "structures", "unpickle", "threads", "kernels"),
-    ("geometry", "shapes"),
-    ("rendering",),
-    ("models",),
-    ("hookspecs", "registry", "plugins", "config", "data", "detection"),
-    ("assembly",),
-    ("evaluation", "export"),
-    ("result", "training", "inference", "reconstructor", "importing"),
-    ("conformance", "demo", "preparation"),
-    ("bench",),
+    ("errors",),
+    ("files", "progress", "components", "structures", "threads"),
+    ("kernels", "plugins", "geometry"),
+    ("rendering", "config"),
+    ("models", "data", "shapes"),
+    ("detection", "assembly", "io"),
+    ("losses", "metrics", "viewer"),
+    ("result", "engine", "inference", "reconstructor", "importing"),
+    ("preparation",),
     ("cli",),
 )
 LAYER_OF = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
-#: Files that may have more than 500 lines, each with the reason.
+#: Files that may have more than 700 lines, each with the reason.
 LONG_FILES: dict[str, str] = {}
 
 
@@ -114,17 +113,19 @@ def test_plugins_import_public_names_of_the_core_and_no_other_plugin(path: Path)
         if top == "recon_toolkit":
             private = [part for part in (*module.split("."), name) if part.startswith("_")]
             assert not private, f"{where}: {private[0]} is private to the core"
-            assert module.split(".")[1:2] != ["cli"], f"{where}: a plugin uses the library, not the command line"
+            assert module.split(".")[1:2] != ["cli"] or module == "recon_toolkit.cli.common", (
+                f"{where}: a plugin uses the library, and of the command line what commands share"
+            )
 
 
 @pytest.mark.parametrize("path", [*sources(CORE), *sources(PLUGINS)], ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_can_be_read_in_one_sitting(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= 500 or LONG_FILES.get(name), f"{name} has {lines} lines: divide it, or list it with a reason"
+    assert lines <= 700 or LONG_FILES.get(name), f"{name} has {lines} lines: divide it, or list it with a reason"
     assert path.name not in ("utils.py", "helpers.py", "misc.py"), f"{name}: name the file by its subject"
 
 
 def test_the_list_of_long_files_is_true() -> None:
-    long = {name for name in LONG_FILES if len((ROOT / name).read_text(encoding="utf-8").splitlines()) > 500}
+    long = {name for name in LONG_FILES if len((ROOT / name).read_text(encoding="utf-8").splitlines()) > 700}
     assert long == set(LONG_FILES)

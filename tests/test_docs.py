@@ -482,7 +482,7 @@ def test_the_json_objects_are_described() -> None:
 
 
 def test_health_findings_are_described() -> None:
-    source = (ROOT / "recon_toolkit" / "training" / "health.py").read_text(encoding="utf-8")
+    source = (ROOT / "recon_toolkit" / "models" / "health.py").read_text(encoding="utf-8")
     names = set(re.findall(r'_finding\(\s*f?"([a-z-]+)"', source)) | {"confidence-plain", "confidence-flipped"}
     assert len(names) > 8
     assert not {name for name in names if f"`{name}`" not in TEXT[ROOT / "docs" / "get-started.md"]}

@@ -36,7 +36,7 @@ def run(arguments, folder, **variables):
 )
 def test_every_case(interpret, tmp_path):
     # Lanes without a face divide by zero; their results are masked, but NumPy, in the interpreter, warns.
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore::RuntimeWarning"]
+    options = ["-q", "-n", "0", "-p", "no:cacheprovider", "-W", "ignore::RuntimeWarning"]
     out = run(["-m", "pytest", "triton_cases.py", *options], tmp_path, TRITON_INTERPRET=interpret)
     assert " passed" in out
 

@@ -11,10 +11,10 @@ from recon_toolkit import Component, hookimpl
 def recon_components() -> Iterator[Component]:
     """The data sets."""
     module = "recon_image_datasets"
-    yield Component("dataset", "image-folder", f"{module}.image_folder:ImageFolder", "A folder of images of any kind.")
+    yield Component("dataset", "image-folder", f"{module}.folders:ImageFolder", "A folder of images of any kind.")
     yield Component("dataset", "celeba", f"{module}.celeba:CelebA", "CelebA originals with crops, or a cropped folder.")
     yield Component(
         "dataset", "prepared", f"{module}.prepared:PreparedPhotographs", "A folder that recon data prepare wrote."
     )
     yield Component("dataset", "mixture", f"{module}.mixture:Mixture", "Several data sets as one.")
-    yield Component("dataset", "depth-pairs", f"{module}.depth_pairs:DepthPairs", "Images with ground-truth depth.")
+    yield Component("dataset", "depth-pairs", f"{module}.folders:DepthPairs", "Images with ground-truth depth.")

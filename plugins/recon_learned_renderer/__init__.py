@@ -13,4 +13,4 @@ def recon_components() -> Iterator[Component]:
     yield Component(
         "model", "learned-renderer", f"{own}.model:LearnedRendererModel", "Trains the renderer `learned` by itself."
     )
-    yield Component("loss", "factor-supervision", f"{own}.losses:factor_supervision", "Rendered depth and coverage.")
+    yield Component("loss", "factor-supervision", f"{own}.model:factor_supervision", "Rendered depth and coverage.")

@@ -9,13 +9,13 @@ _LOSSES = (
     ("ssim", "image:ssim", "Structural dissimilarity of Wang et al."),
     ("edges", "image:edges", "Difference of Sobel derivatives."),
     ("laplacian-pyramid", "image:LaplacianPyramid", "Difference in every band of a Laplacian pyramid."),
-    ("filter-bank", "filter_bank:FilterBank", "Difference in oriented band-pass filters."),
+    ("filter-bank", "image:FilterBank", "Difference in oriented band-pass filters."),
     ("lpips", "lpips_map:LpipsMap", "Learned perceptual distance of Zhang et al."),
-    ("albedo-smoothness", "albedo:AlbedoSmoothness", "Albedo smooth where colour and depth are (LeMul)."),
+    ("albedo-smoothness", "factors:AlbedoSmoothness", "Albedo smooth where colour and depth are (LeMul)."),
     ("normal-consistency", "factors:normal_consistency", "Bending of the canonical surface."),
     ("symmetry", "factors:symmetry", "Canonical maps against their mirror images."),
-    ("supervised-depth", "truth:supervised_depth", "Depth against the true one."),
-    ("silhouette", "truth:silhouette", "Differentiable coverage against the true mask."),
+    ("supervised-depth", "factors:supervised_depth", "Depth against the true one."),
+    ("silhouette", "factors:silhouette", "Differentiable coverage against the true mask."),
 )
 
 

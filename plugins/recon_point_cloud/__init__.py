@@ -10,9 +10,7 @@ def recon_components() -> Iterator[Component]:
     """The model, its network and its losses."""
     at = "recon_point_cloud"
     yield Component("model", "point-cloud", f"{at}.model:PointCloud", "A cloud of points from one image (Lin et al.).")
-    yield Component(
-        "encoder", "structure-generator", f"{at}.network:StructureGenerator", "Image → coordinates, 2D only."
-    )
+    yield Component("encoder", "structure-generator", f"{at}.model:StructureGenerator", "Image → coordinates, 2D only.")
     yield Component("loss", "view-mask", f"{at}.losses:ViewMask", "Masks from many sides, cross-entropy.")
     yield Component("loss", "view-depth", f"{at}.losses:ViewDepth", "Depths from many sides, absolute error.")
     yield Component("loss", "view-grid", f"{at}.losses:view_grid", "Points near the pixels that predict them.")

@@ -9,15 +9,15 @@ from recon_toolkit import Component, hookimpl
 def recon_components() -> Iterator[Component]:
     """The network, the model that trains it, its losses, and the loss that uses the trained features."""
     own = "recon_rotation_features"
-    yield Component("encoder", "conv-features", f"{own}.network:ConvFeatures", "Image to features at a quarter of it.")
+    yield Component("encoder", "conv-features", f"{own}.model:ConvFeatures", "Image to features at a quarter of it.")
     yield Component(
         "model", "rotation-classifier", f"{own}.model:RotationClassifier", "Trains features to tell rotations apart."
     )
-    yield Component("loss", "rotation", f"{own}.losses:rotation", "Cross-entropy of the rotation.")
+    yield Component("loss", "rotation", f"{own}.model:rotation", "Cross-entropy of the rotation.")
     yield Component(
         "loss",
         "rotation-accuracy",
-        f"{own}.losses:rotation_accuracy",
+        f"{own}.model:rotation_accuracy",
         "Share of rotations told; for the log, weight 0.",
     )
     yield Component(
