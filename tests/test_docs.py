@@ -380,10 +380,10 @@ def test_plugins_are_as_short_as_promised() -> None:
 
 def options_of(command: Any, name: str = "recon", parent: Any = None) -> Iterator[tuple[str, set[str]]]:
     """(command, its options) for a command and those below it."""
-    options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    yield name, options | {"--help", "-h"}
+    context = typer.Context(command, info_name=name.rpartition(" ")[2], parent=parent)
+    parameters = command.get_params(context)  # of a plugin's command too, which is imported for it
+    yield name, {option for known in parameters for option in (*known.opts, *known.secondary_opts)} | {"--help", "-h"}
     if hasattr(command, "list_commands"):
-        context = typer.Context(command, info_name=name.rpartition(" ")[2], parent=parent)
         for child in command.list_commands(context):
             yield from options_of(command.get_command(context, child), f"{name} {child}", context)
 

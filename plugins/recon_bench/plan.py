@@ -113,16 +113,21 @@ class DataStore:
         self.folder, self.metrics, self.progress = folder, metrics, progress
         self._opened: dict[str, Splits] = {}
 
-    def fingerprints(self, resolved: ResolvedPipeline) -> Mapping[str, str]:
+    def fingerprints(self, resolved: ResolvedPipeline, scored: bool = True) -> Mapping[str, str]:
         """Fingerprints of the user's data that a pipeline reads; none where its data follow from the options.
+
+        Data that follow from the options are made for what the table scores only: a preparation makes its own.
 
         Raises:
             DataError: the data cannot be used, or lack what a metric needs.
         """
-        splits = self._splits(resolved)
-        self._check_metrics(resolved, splits)
         options = resolved.components["dataset",].options.values()
         follows = not reads_folder(resolved) and not any(isinstance(value, Path) for value in options)
+        if follows and not scored:
+            return {}
+        splits = self._splits(resolved)
+        if scored:
+            self._check_metrics(resolved, splits)
         return {} if follows else splits.fingerprints()
 
     def _splits(self, resolved: ResolvedPipeline) -> Splits:
@@ -279,7 +284,7 @@ def load_plan(
         raise ConfigError(problems)
     host = host.with_files([(path.parent / Path(file).expanduser()).resolve() for file in config.plugins])
     # Once for all that can be wrong in the file, before data are opened or made, and again with the data.
-    reader = _Rows(path, tree, config, host, runs, overrides, seeds, lambda _resolved: {})
+    reader = _Rows(path, tree, config, host, runs, overrides, seeds, lambda _resolved, _scored: {})
     found_rows = reader.rows(reader.prepared())
     base = config.base or next(iter(config.rows))
     problems = [
@@ -353,7 +358,7 @@ class _Rows:
         runs: Path,
         overrides: Sequence[str],
         seeds: Sequence[int] | None,
-        data: Callable[[ResolvedPipeline], Mapping[str, str]],
+        data: Callable[[ResolvedPipeline, bool], Mapping[str, str]],
     ) -> None:
         self.data = data
         self.path, self.tree, self.config, self.host, self.runs = path, tree, config, host, runs
@@ -372,7 +377,7 @@ class _Rows:
             self._refuse_prepared("preparation", name, changes)
             resolved = self._resolve(name, keys, [changes], self.config.seeds[0], "preparation", ())
             if resolved is not None:
-                where = address(resolved, self.data(resolved), self.runs)
+                where = address(resolved, self.data(resolved, False), self.runs)
                 found[name] = Training(name, self.config.seeds[0], resolved, where)
         return found
 
@@ -393,7 +398,7 @@ class _Rows:
                 resolved = self._resolve(name, keys, [*common, changes], seed, "row", self.overrides)
                 if resolved is None:
                     break
-                where = address(resolved, self.data(resolved), self.runs)
+                where = address(resolved, self.data(resolved, True), self.runs)
                 trainings.append(Training(name, seed, resolved, where, needs))
             pipeline = keys.pipeline or self.config.pipeline
             shown = tuple(f"{key}={value}" for key, value in flat(own.plain()))
