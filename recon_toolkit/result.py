@@ -299,18 +299,13 @@ class Result:
     def _repr_html_(self) -> str:
         """In a notebook: the object to turn, and below it the maps."""
         import base64
-        import html
+
+        from recon_toolkit.pages import page
 
         buffer = io.BytesIO()
         self.picture().save(buffer, "PNG")
-        sheet = base64.b64encode(buffer.getvalue()).decode()
-        name, page = html.escape(self.name), html.escape(self.page())
-        # A frame of its own keeps the page's style and script away from the notebook's.
-        return (
-            f'<iframe title="{name} in 3D" srcdoc="{page}" style="width:100%;height:34rem;border:0"'
-            ' sandbox="allow-scripts allow-downloads"></iframe>'
-            f'<img alt="maps of {name}" src="data:image/png;base64,{sheet}">'
-        )
+        maps = base64.b64encode(buffer.getvalue()).decode()
+        return page("recon_toolkit", "notebook.html", name=self.name, page=self.page(), maps=maps)
 
 
 def _first(values: Tensor | None) -> Tensor | None:

@@ -21,6 +21,7 @@ from PIL import Image
 from recon_demo.app import Demo
 from recon_demo.limits import Limits
 from recon_demo.server import listen, server_of
+from starlette.types import ASGIApp
 
 from recon_toolkit import Reconstructor
 
@@ -33,8 +34,19 @@ HEAD = f"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data
 @contextlib.contextmanager
 def serving(reconstructor: Reconstructor, limits: Limits | None = None, *, loopback: bool = True) -> Iterator[int]:
     """The port of a demo that runs in a thread."""
-    demo, listening = Demo(reconstructor, limits, loopback=loopback), listen("127.0.0.1", 0)
-    server = server_of(demo)
+    demo = Demo(reconstructor, limits, loopback=loopback)
+    try:
+        with running(demo.app) as port:
+            yield port
+    finally:
+        demo.queue.close()
+
+
+@contextlib.contextmanager
+def running(app: ASGIApp) -> Iterator[int]:
+    """The port of an application that runs in a thread."""
+    listening = listen("127.0.0.1", 0)
+    server = server_of(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
@@ -42,7 +54,6 @@ def serving(reconstructor: Reconstructor, limits: Limits | None = None, *, loopb
     finally:
         server.should_exit = True
         thread.join(PATIENCE)
-        demo.desk.close()
         assert not thread.is_alive()
 
 

@@ -23,11 +23,6 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from devtools import Browser, find_browser
-
-pytest.importorskip("uvicorn")
-pytest.importorskip("python_multipart")
-
 from demo_requests import (
     BOUNDARY,
     HEAD,
@@ -43,6 +38,7 @@ from demo_requests import (
     serving,
     submit,
 )
+from devtools import Browser, find_browser
 from recon_demo import server as protocol
 from recon_demo.limits import Limits
 from recon_demo.server import address_of, listen, listens_to_this_machine_only
@@ -382,16 +378,6 @@ def test_a_port_that_is_taken_is_one_sentence(weights: Path, capsys: pytest.Capt
 def test_a_host_that_is_not_this_machine(host: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["demo", "--host", host, "--port", "0", "--no-open"]) == 2
     assert f"error: --host {host}: " in capsys.readouterr().err
-
-
-def test_without_the_extra_the_remedy_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it was not installed
-    assert execute(["demo"]) == 2
-    assert capsys.readouterr().err == (
-        "error: the demo needs uvicorn, not installed here (pip install 'recon-toolkit[demo]')\n"
-    )
 
 
 def test_addresses_and_limits() -> None:

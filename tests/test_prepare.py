@@ -427,11 +427,11 @@ def test_a_killed_call_goes_on_to_equal_bytes(tmp_path: Path, monkeypatch: pytes
 def test_a_process_that_is_killed_leaves_nothing_half_done(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "photos", [f"{n:02d}.png" for n in range(12)])
     code = (
-        "import os, signal, sys\nfrom recon_toolkit.preparation import flow, store\n"
-        "from recon_toolkit.preparation.record import PrepareOptions\nstore.CHUNK = 4\nreal = store.Store.write\n"
+        "import os, signal, sys\nfrom recon_toolkit.preparation import flow\n"
+        "from recon_toolkit.preparation.record import PrepareOptions\nflow.CHUNK = 4\nreal = flow.Store.write\n"
         "def write(self, number, *rest):\n    real(self, number, *rest)\n"
         "    number == 1 and os.kill(os.getpid(), signal.SIGKILL)\n"
-        "store.Store.write = write\n"
+        "flow.Store.write = write\n"
         "flow.prepare([sys.argv[1]], sys.argv[2], PrepareOptions(size=32, detector=None, min_side=32))\n"
     )
     out = tmp_path / "bbbb"

@@ -19,7 +19,7 @@ from recon_toolkit.io.maps import to_bytes
 from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstruction
 from recon_toolkit.viewer import ViewerScene, scene_of, viewer_document, viewer_part
-from recon_toolkit.viewer.page import _asset, document, script
+from recon_toolkit.viewer.page import _asset, script
 from recon_toolkit.viewer.payload import LARGEST, STEPS, depth_grid, picture_address
 from recon_toolkit.viewer.scene import facts_of
 
@@ -52,7 +52,7 @@ def test_a_page_is_one_well_formed_file() -> None:
 
 
 def test_a_part_stands_in_other_pages() -> None:
-    reader = Reader(document("Run", "<h1>Run</h1>" + viewer_part([scene()]) + viewer_part([scene()])))
+    reader = Reader("<!doctype html><title>Run</title><h1>Run</h1>" + viewer_part([scene()]) + viewer_part([scene()]))
     assert reader.faults == []
     assert [a.get("class") for a in reader.all("section")] == ["rv", "rv"]
     ids = [a["id"] for _, a in reader.elements if "id" in a]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from recon_bench.report import Difference, RowReport, Score, TableReport, short_label
 from recon_toolkit.metrics.contributed import Metric
@@ -137,6 +138,22 @@ class Grid:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     prose: bool = False
+
+    @property
+    def groups(self) -> list[tuple[str, list[Column]]]:
+        """Neighbouring columns of one group, with its heading."""
+        return [(group, list(members)) for group, members in groupby(self.columns, key=lambda column: column.group)]
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there is a heading above those of columns."""
+        return any(column.group for column in self.columns)
+
+    @property
+    def edges(self) -> list[bool]:
+        """Whether a group of columns begins at each."""
+        before = [self.columns[0].group, *(column.group for column in self.columns)]
+        return [bool(c.group) and c.group != left for c, left in zip(self.columns, before, strict=False)]
 
 
 def grids(report: TableReport) -> list[Grid]:

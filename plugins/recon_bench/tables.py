@@ -232,8 +232,8 @@ def ruled(table: str, grid: Grid, under: Sequence[str]) -> str:
 
 def _group_rules(grid: Grid) -> str:
     rules, place = [], 1
-    for group, columns in groupby(grid.columns, key=lambda column: column.group):
-        width = len(list(columns))
+    for group, columns in grid.groups:
+        width = len(columns)
         if group:
             rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
         place += width

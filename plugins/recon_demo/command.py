@@ -70,16 +70,13 @@ def demo(
     """Serve a web page that turns photographs into 3D.
 
     Pictures are kept neither on the disk nor in memory, and their names are not written anywhere. Without --run or
-    --weights, it uses the model that comes with the package. It needs: pip install 'recon-toolkit[demo]'.
+    --weights, it uses the model that comes with the package.
 
     \b
     Examples:
       recon demo
       recon demo --run runs/faces --port 0 --no-open
     """
-    from recon_demo.server import check_extra
-
-    check_extra()
     from recon_demo.limits import MEGABYTE, Limits
     from recon_demo.server import address_of, listen, listens_to_this_machine_only
 
@@ -101,7 +98,11 @@ def demo(
         if not local:
             progress_of(context).warn(f"anyone who can reach port {listening.getsockname()[1]} here can send pictures")
         print(f"look at {address} (Ctrl-C ends this)", flush=True)
-        serve(Demo(loaded, limits, loopback=local), listening, lambda: show(address) if open_browser else None)
+        page = Demo(loaded, limits, loopback=local)
+        try:
+            serve(page.app, listening, lambda: show(address) if open_browser else None)
+        finally:
+            page.queue.close()
 
 
 def view(
@@ -122,16 +123,12 @@ def view(
       recon view runs/faces
       recon view runs/bench --no-open --port 8001
     """
-    from recon_demo.server import address_of, listen
-    from recon_demo.site import SiteServer, site_of
+    from recon_demo.site import SiteApp, site_of
 
-    site = site_of(path)
-    with SiteServer(site, listen("127.0.0.1", port)) as server:
-        address = address_of(server.socket, path=server.start)
+    site = SiteApp(site_of(path))
+    from recon_demo.server import address_of, listen, serve
+
+    with listen("127.0.0.1", port) as listening:
+        address = address_of(listening, path=site.start)
         print(f"look at {address} (Ctrl-C ends this)", flush=True)
-        if open_browser:
-            show(address)
-        try:
-            server.serve_forever()
-        except KeyboardInterrupt:  # the usual end
-            return
+        serve(site.app, listening, lambda: show(address) if open_browser else None)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from recon_toolkit.errors import ReconError
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 
 MEGABYTE = 1_000_000
 
@@ -149,7 +144,7 @@ class Upload:
 
 
 async def read_upload(body: AsyncIterator[bytes], content_type: str, limits: Limits) -> Upload:
-    """Read a form as it comes in.
+    """Read a form as it comes in; nothing of it is written to the disk.
 
     Args:
         body: the parts of the request's body.
@@ -160,88 +155,49 @@ async def read_upload(body: AsyncIterator[bytes], content_type: str, limits: Lim
         Refusal: it is too large (413, raised as soon as the limit is passed), no such form (415), broken or without a
             picture (400).
     """
-    from python_multipart.exceptions import FormParserError
-    from python_multipart.multipart import MultipartParser, parse_options_header
+    from python_multipart.multipart import parse_options_header
+    from starlette.datastructures import Headers, UploadFile
+    from starlette.formparsers import MultiPartException, MultiPartParser
+
+    class InMemory(MultiPartParser):
+        spool_max_size = 2 * limits.upload_bytes
+        complete = False
+
+        def on_end(self) -> None:
+            self.complete = True
 
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Refusal(415, "This is not the form of this page", "Choose a photo below")
-    parts = _Parts()
-    size = 0
+    parser = InMemory(
+        Headers({"content-type": content_type}), _limited(body, limits), max_files=_PARTS, max_fields=_PARTS
+    )
     try:
-        parser = MultipartParser(options[b"boundary"], parts.callbacks())
-        async for chunk in body:
-            size += len(chunk)
-            if size > limits.upload_bytes:
-                raise too_large(limits)
-            parser.write(chunk)
-        parser.finalize()
-    except FormParserError:
+        form = await parser.parse()
+    except MultiPartException:
         raise Refusal(400, "The upload is broken", "Send it again") from None
-    if not parts.complete:
-        raise Refusal(400, "The upload broke off", "Send it again")
-    photo = next((bytes(content) for name, content in parts.found if name == PHOTO and content), None)
-    if photo is None:
-        named = parts.named_file
-        raise Refusal(400, "The file is empty" if named else "No photo was chosen", "Choose a photo below")
-    return Upload(photo, any(name == CROP and content for name, content in parts.found))
+    try:
+        if not parser.complete:
+            raise Refusal(400, "The upload broke off", "Send it again")
+        files = [part for part in form.getlist(PHOTO) if isinstance(part, UploadFile)]
+        photo = max([await file.read() for file in files], key=len, default=b"")
+        if not photo:
+            named = any(file.filename for file in files)
+            raise Refusal(400, "The file is empty" if named else "No photo was chosen", "Choose a photo below")
+        return Upload(photo, bool(form.get(CROP)))
+    finally:
+        await form.close()
+
+
+async def _limited(body: AsyncIterator[bytes], limits: Limits) -> AsyncGenerator[bytes]:
+    size = 0
+    async for chunk in body:
+        size += len(chunk)
+        if size > limits.upload_bytes:
+            raise too_large(limits)
+        yield chunk
 
 
 def too_large(limits: Limits) -> Refusal:
     """413 for an upload beyond the limit."""
     return Refusal(413, f"The file is larger than {limits.upload_words}", "Choose a smaller one, or scale it down")
-
-
-class _Parts:
-    """Collects the parts of a form as the parser meets them."""
-
-    def __init__(self) -> None:
-        self.found: list[tuple[str, bytearray]] = []
-        self.named_file = False
-        self.complete = False
-        self._field = bytearray()
-        self._value = bytearray()
-        self._name = ""
-
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._header_field,
-            "on_header_value": self._header_value,
-            "on_header_end": self._header,
-            "on_headers_finished": self._headers,
-            "on_part_data": self._data,
-            "on_end": self._end,
-        }
-
-    def _begin(self) -> None:
-        self._name = ""
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header(self) -> None:
-        from python_multipart.multipart import parse_options_header
-
-        if self._field.lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(self._value))
-            self._name = options.get(b"name", b"").decode("utf-8", "replace")
-            self.named_file |= bool(options.get(b"filename"))
-        self._field.clear()
-        self._value.clear()
-
-    def _headers(self) -> None:
-        from python_multipart.exceptions import FormParserError
-
-        if len(self.found) == _PARTS:
-            raise FormParserError("too many parts")
-        self.found.append((self._name, bytearray()))
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self.found[-1][1].extend(memoryview(data)[start:end])
-
-    def _end(self) -> None:
-        self.complete = True

@@ -1,24 +1,25 @@
-"""The web demo on a port."""
+"""Applications on a port: where they listen, what every answer says, and how long anybody is waited for."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import importlib.util
 import os
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+import uvicorn
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from recon_demo.limits import is_loopback
+from recon_demo.limits import HEADERS, ICON, Refusal, check_host, is_loopback
 from recon_toolkit.errors import ReconError
-
-if TYPE_CHECKING:
-    import uvicorn
-
-    from recon_demo.app import Demo
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -69,26 +70,134 @@ def _problem(error: OSError, host: str, port: int) -> ReconError:
     return ReconError(f"cannot listen: {error.strerror or error}", where=f"{host}, {where}", remedy="try others")
 
 
-#: What the extra brings.
-NEEDED = ("uvicorn", "python_multipart")
+def application(
+    routes: Sequence[BaseRoute],
+    refuse: Callable[[Refusal], Response],
+    *,
+    loopback: bool,
+    headers: Mapping[str, str],
+    unread_bytes: int = 0,
+) -> ASGIApp:
+    """An application with what all of ours have: guarded answers, and refusals for people.
+
+    Args:
+        routes: of the pages.
+        refuse: the page that says why not.
+        loopback: it is reached from this machine only, so that other names in the Host header are refused.
+        headers: of every answer, besides :data:`~recon_demo.limits.HEADERS`.
+        unread_bytes: of a refused request, what is read and thrown away, so that its sender gets to see the answer.
+    """
+
+    async def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refusal)
+        return refuse(error)
+
+    async def unknown(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))
+            text = f"{request.method[:20]} does nothing here"
+            return refuse(Refusal(405, text, "Choose a photo below", {"Allow": allowed}))
+        return refuse(Refusal(404, "There is no such page", "This one is all there is"))
+
+    async def gone(request: Request, error: Exception) -> Response:
+        return Response(status_code=400)  # nobody reads it
+
+    async def icon(request: Request) -> Response:
+        return Response(status_code=204)
+
+    app = Starlette(
+        routes=[Route(ICON, icon), *routes],
+        exception_handlers={Refusal: refused, HTTPException: unknown, ClientDisconnect: gone},
+    )
+    return _Guard(app, refuse, loopback, {**HEADERS, **headers}, unread_bytes)
 
 
-def check_extra() -> None:
-    """Raise ReconError where the demo's dependencies are not installed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ReconError(
-            f"the demo needs {' and '.join(missing)}, not installed here", remedy="pip install 'recon-toolkit[demo]'"
-        )
+#: Seconds for reading on what a refused request still sends.
+_UNREAD_SECONDS = 10.0
 
 
-def server_of(demo: Demo) -> uvicorn.Server:
+class _Guard:
+    """Around an application: the name it is asked by, the headers of all answers, and requests that were refused early.
+
+    Closing while a browser still sends would make it show its own error instead of our page: so what it sends is read,
+    for a while, and thrown away.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        refuse: Callable[[Refusal], Response],
+        loopback: bool,
+        headers: Mapping[str, str],
+        unread_bytes: int,
+    ) -> None:
+        self.app, self.refuse, self.loopback = app, refuse, loopback
+        self.headers, self.unread_bytes = headers, unread_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
+        if scope["type"] != "http":
+            return
+        finished = False  # the request's body
+        early = False  # the answer is given while the request still comes in
+
+        async def received() -> Message:
+            nonlocal finished
+            message = await receive()
+            finished = not message.get("more_body", False)
+            return message
+
+        async def sent(message: Message) -> None:
+            nonlocal early
+            if message["type"] == "http.response.start":
+                answer = MutableHeaders(scope=message)
+                for name, value in self.headers.items():
+                    answer.setdefault(name, value)
+                early = not finished and message["status"] >= 400 and scope["method"] not in ("GET", "HEAD")
+                if early:
+                    answer["Connection"] = "close"
+                await send(message)
+            elif early and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await self._discard(receive)
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            else:
+                await send(message)
+
+        try:
+            check_host(Headers(scope=scope), loopback=self.loopback)
+        except Refusal as refusal:
+            await self.refuse(refusal)(scope, received, sent)
+        else:
+            await self.app(scope, received, sent)
+
+    async def _discard(self, receive: Receive) -> None:
+        size = 0
+        try:
+            async with asyncio.timeout(_UNREAD_SECONDS):
+                async for chunk in _chunks(receive):
+                    size += len(chunk)
+                    if size > self.unread_bytes:
+                        return
+        except TimeoutError:
+            return
+
+
+async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
+    """What a request still sends, until its end or until its sender has left."""
+    more = True
+    while more:
+        message = await receive()
+        more = message.get("more_body", False)
+        yield message.get("body", b"")
+
+
+def server_of(app: ASGIApp) -> uvicorn.Server:
     """A server for :meth:`uvicorn.Server.run`, which logs nothing about requests, and limits connections itself."""
-    import uvicorn
-
     return uvicorn.Server(
         uvicorn.Config(
-            demo,
+            app,
             http=PatientProtocol,
             ws="none",
             lifespan="off",
@@ -103,21 +212,20 @@ def server_of(demo: Demo) -> uvicorn.Server:
     )
 
 
-def serve(demo: Demo, listening: socket.socket, ready: Callable[[], None]) -> None:
+def serve(app: ASGIApp, listening: socket.socket, ready: Callable[[], None]) -> None:
     """Answer until Ctrl-C or a signal to end.
 
     Args:
-        demo: the application.
+        app: the application.
         listening: from :func:`recon_demo.server.listen`; closed at the end.
         ready: called first.
     """
     ready()
     try:
-        server_of(demo).run(sockets=[listening])
+        server_of(app).run(sockets=[listening])
     except KeyboardInterrupt:  # the usual end
         return
     finally:
-        demo.desk.close()
         listening.close()
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import html
-import mimetypes
-import re
+import os
 import secrets
-import socket
-import sys
 from dataclasses import dataclass
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import quote
 
-from recon_demo.limits import HEADERS, ICON, names_this_machine
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from recon_demo.server import application
 from recon_toolkit.errors import DataError
-from recon_toolkit.viewer.page import document
+from recon_toolkit.pages import page
 
 PAGE, SHEET = "index.html", "contact_sheet.png"
 #: Where tables of ``recon bench`` keep their runs, beside the tables' own folders, and what tells a table's folder.
@@ -39,29 +39,6 @@ class Site:
     root: Path
     start: str
     pages: tuple[str, ...] = ()
-
-    def file(self, place: str) -> Path | None:
-        """The file at a place of the site, as it stands in an address; None if there is none that may be served.
-
-        Hidden files and links that lead out of the folder may not.
-        """
-        parts = unquote(place).split("/")
-        if any(part.startswith(".") or not part for part in parts):
-            return None
-        try:
-            path = self.root.joinpath(*parts).resolve(strict=True)
-        except (OSError, RuntimeError, ValueError):
-            return None
-        inside = path.is_relative_to(self.root) and not any(
-            part.startswith(".") for part in path.relative_to(self.root).parts
-        )
-        return path if inside and path.is_file() else None
-
-    def listing(self) -> str:
-        """A page with links to all pages."""
-        links = "".join(f'<li><a href="{html.escape(quote(page))}">{html.escape(page)}</a></li>' for page in self.pages)
-        name = html.escape(self.root.name)
-        return document(self.root.name, f"<main><h1>{name}</h1><ul>{links}</ul></main>")
 
 
 def site_of(path: str | Path) -> Site:
@@ -114,192 +91,64 @@ POLICY = (
     "default-src 'none'; img-src 'self' data: blob:; media-src 'self' data: blob:; style-src 'self' 'unsafe-inline'; "
     "script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+_TEXT = "text/plain; charset=utf-8"
 #: Types that not every system's table knows.
 _TYPES = {
-    ".glb": "model/gltf-binary", ".obj": "text/plain", ".mtl": "text/plain", ".stl": "model/stl", ".md": "text/plain",
-    ".yaml": "text/plain", ".yml": "text/plain", ".jsonl": "text/plain", ".csv": "text/plain", ".tex": "text/plain",
-    ".log": "text/plain", ".json": "application/json", ".js": "text/javascript", ".mp4": "video/mp4",
+    ".glb": "model/gltf-binary", ".obj": _TEXT, ".mtl": _TEXT, ".stl": "model/stl", ".md": _TEXT, ".yaml": _TEXT,
+    ".yml": _TEXT, ".jsonl": _TEXT, ".csv": _TEXT, ".tex": _TEXT, ".log": _TEXT,
+    ".json": "application/json; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".mp4": "video/mp4",
     ".webp": "image/webp",
 }  # fmt: skip
-_RANGE = re.compile(r"([0-9]*)-([0-9]*)")
-#: A header that asks for more parts than this is not looked through.
-_MOST_PARTS = 100
 
 
-class _Malformed(ValueError):
-    """A request that HTTP does not know."""
+class _Files(StaticFiles):
+    """The files below a folder, without hidden ones; links are followed within it."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        """Where a path of the site lies, and what is there; nothing if it may not be served."""
+        full, found = super().lookup_path(path)
+        parts = () if found is None else (*Path(path).parts, *Path(full).relative_to(self.root).parts)
+        hidden = any(part.startswith(".") for part in parts)
+        return ("", None) if hidden else (full, found)
+
+    @property
+    def root(self) -> str:
+        return os.path.realpath(os.fspath(self.directory or ""))
+
+    def file_response(self, full_path: Any, stat_result: os.stat_result, scope: Scope, status_code: int = 200) -> Any:
+        """The file, with the types that we know."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        kind = _TYPES.get(Path(full_path).suffix.lower())
+        if kind is not None and "content-type" in response.headers:
+            response.headers["content-type"] = kind
+        return response
 
 
-class SiteServer(ThreadingHTTPServer):
+class SiteApp:
     """Serves a :class:`~recon_demo.site.Site` below a random folder name.
 
     Other users of this machine can reach its ports as well: without the address, they see nothing.
 
     Args:
         site: what is served.
-        listening: from :func:`recon_demo.server.listen`, on the loopback device.
+
+    Attributes:
+        app: for a server (ASGI 3).
+        prefix: the path that everything lies below.
+        start: the path of the first page.
     """
 
-    daemon_threads = True
-
-    def __init__(self, site: Site, listening: socket.socket) -> None:
-        super().__init__(listening.getsockname()[:2], _Handler, bind_and_activate=False)
-        self.socket.close()
-        self.socket = listening
-        self.site = site
+    def __init__(self, site: Site) -> None:
         self.prefix = f"/{secrets.token_urlsafe(9)}/"
+        self.start = self.prefix + quote(site.start)
 
-    @property
-    def start(self) -> str:
-        """The path of the first page."""
-        return self.prefix + quote(self.site.start)
+        async def listing(request: Request) -> Response:
+            return HTMLResponse(page("recon_demo", "listing.html", title=site.root.name, pages=site.pages))
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A reader that left is nothing to report; a fault is one line."""
-        error = sys.exception()
-        if not isinstance(error, OSError):
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: SiteServer
-    protocol_version = "HTTP/1.1"
-    timeout = 30
-
-    def do_GET(self) -> None:
-        """A file, or the list of pages."""
-        self._answer(body=True)
-
-    def do_HEAD(self) -> None:
-        """Its headers."""
-        self._answer(body=False)
-
-    def version_string(self) -> str:
-        """The Server header."""
-        return "recon"
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing is logged."""
-
-    def end_headers(self) -> None:
-        """With what every answer says."""
-        for name, value in (HEADERS | {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}).items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def _answer(self, *, body: bool) -> None:
-        try:
-            self._answer_asked(body)
-        except _Malformed as error:
-            self.close_connection = True  # who knows where the next request begins
-            self.send_error(HTTPStatus.BAD_REQUEST, str(error))
-
-    def _answer_asked(self, body: bool) -> None:
-        if not names_this_machine(self.headers.get("Host", "")):
-            self.send_error(HTTPStatus.MISDIRECTED_REQUEST)
-            return
-        try:
-            path, prefix = urlsplit(self.path).path, self.server.prefix
-        except ValueError:
-            raise _Malformed("Malformed request target") from None
-        if path == ICON:
-            self.send_response(HTTPStatus.NO_CONTENT)
-            self.end_headers()
-            return
-        if not secrets.compare_digest(path[: len(prefix)].encode(), prefix.encode()):
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        place = path[len(prefix) :]
-        if not place and not self.server.site.start:
-            self._text(self.server.site.listing(), body)
-            return
-        file = self.server.site.file(f"{place}index.html" if not place or place.endswith("/") else place)
-        if file is None and not place.endswith("/") and self.server.site.file(f"{place}/index.html") is not None:
-            self._redirect(f"{path}/")
-        elif file is None:
-            self.send_error(HTTPStatus.NOT_FOUND)
-        else:
-            self._file(file, body)
-
-    def _text(self, text: str, body: bool) -> None:
-        data = text.encode()
-        self.send_response(HTTPStatus.OK)
-        self.send_header("Content-Type", "text/html; charset=utf-8")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def _redirect(self, path: str) -> None:
-        self.send_response(HTTPStatus.MOVED_PERMANENTLY)
-        self.send_header("Location", path)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def _file(self, path: Path, body: bool) -> None:
-        try:
-            file = path.open("rb")
-        except OSError:
-            self.send_error(HTTPStatus.NOT_FOUND)
-            return
-        with file:
-            size = file.seek(0, 2)
-            part = _part(self.headers.get("Range", ""), size)
-            first, end = part or (0, size)
-            if part is not None and first >= end:
-                self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
-                self.send_header("Content-Range", f"bytes */{size}")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            whole = (first, end) == (0, size)
-            self.send_response(HTTPStatus.OK if whole else HTTPStatus.PARTIAL_CONTENT)
-            self.send_header("Content-Type", _type(path))
-            self.send_header("Accept-Ranges", "bytes")
-            if not whole:
-                self.send_header("Content-Range", f"bytes {first}-{end - 1}/{size}")
-            self.send_header("Content-Length", str(end - first))
-            self.end_headers()
-            if body:
-                file.seek(first)
-                self._copy(file, end - first)
-
-    def _copy(self, file: IO[bytes], count: int) -> None:
-        while count > 0:
-            data = file.read(min(count, 1 << 18))
-            if not data:  # the file has become shorter: what was promised cannot be sent
-                self.close_connection = True
-                return
-            self.wfile.write(data)
-            count -= len(data)
-
-
-def _part(wanted: str, size: int) -> tuple[int, int] | None:
-    """First byte of a Range header and the one after the last; None for the whole file, as for several parts.
-
-    An empty range is one that the file does not have. Other units than bytes are as if nothing was asked (RFC 9110).
-
-    Raises:
-        _Malformed: it asks for bytes in a way that there is not.
-    """
-    unit, equals, parts = wanted.partition("=")
-    if unit.strip().lower() != "bytes":
-        return None
-    found = [_RANGE.fullmatch(part.strip(" \t")) for part in parts.split(",", _MOST_PARTS) if part.strip(" \t")]
-    numbers = [match.groups() for match in found if match is not None and any(match.groups())]
-    if not equals or not found or len(numbers) < len(found):
-        raise _Malformed("Malformed range")
-    ranges = [tuple(None if not digits else int(digits.lstrip("0")[:19] or 0) for digits in pair) for pair in numbers]
-    if any(first is not None and last is not None and last < first for first, last in ranges):
-        raise _Malformed("Malformed range")
-    if len(ranges) > 1:
-        return None
-    first, last = ranges[0]
-    if first is None:
-        return (max(0, size - last), size) if last else (size, size)
-    return first, size if last is None else min(last + 1, size)
-
-
-def _type(path: Path) -> str:
-    kind = _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return f"{kind}; charset=utf-8" if kind.startswith("text/") or kind == "application/json" else kind
+        pages = [Route(self.prefix, listing)] if not site.start else []
+        self.app = application(
+            [*pages, Mount(self.prefix, _Files(directory=site.root, html=True))],
+            lambda refusal: PlainTextResponse(f"{refusal.message}\n", refusal.status, refusal.headers),
+            loopback=True,
+            headers={"Content-Security-Policy": POLICY},
+        )

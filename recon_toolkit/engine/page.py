@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +21,10 @@ from recon_toolkit.geometry import Camera
 from recon_toolkit.metrics.contributed import GroupScores, OwnScores
 from recon_toolkit.metrics.report import Baselines
 from recon_toolkit.models import Model
+from recon_toolkit.pages import page
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.result import Result
 from recon_toolkit.viewer import Scene, viewer_document
-from recon_toolkit.viewer.page import document
 
 
 class RunSummary(BaseModel):
@@ -127,99 +127,82 @@ def write_objects(
 
 
 PAGE, CURVES = "index.html", "curves.png"
-_STYLE = """iframe { width: 100%; height: 46rem; border: 1px solid var(--line); border-radius: .3rem; }
-.own td { white-space: nowrap; } .own th[colspan] { text-align: left; padding-top: .8rem; }"""
+#: Files that the page links to, where they are.
+FILES = ("pipeline.yaml", "environment.json", "metrics.jsonl", "summary.json", "scores.csv", "model.safetensors")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Scores to show: a row of one cell is a heading over all columns."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    own: bool = False
 
 
 def write_page(run: Path, summary: RunSummary) -> None:
     """Write ``index.html`` and ``curves.png`` from what lies in a run folder."""
     _write_curves(run, summary)
-    sheets = sorted(path.name for path in (run / "sheets").glob("*.png"))
-    parts = [
-        f"<h1>{html.escape(summary.pipeline)}</h1>",
-        f"<p>{summary.steps} steps, {summary.seconds / 60:.1f} minutes of training on {html.escape(summary.device)}, "
-        f"{summary.images_per_second:.0f} images a second, peak memory {summary.peak_memory_mb / 1024:.1f} GiB, "
-        f"seed {summary.seed}.</p>",
-        _failure(summary),
-        _scores(summary),
-        _findings(summary),
-        _picture("contact_sheet.png", "Held-out images and what the model makes of them", run),
-        _objects(run),
-        _picture(CURVES, "Loss and scores over the steps of training", run),
-        "<h2>Over the course of training</h2>",
-        *(
-            f"<details><summary>{name.removesuffix('.png')}</summary>"
-            f'<img src="sheets/{name}" alt="contact sheet at {name}" loading="lazy"></details>'
-            for name in sheets
-        ),
-        "<h2>Files</h2><p>"
-        + ", ".join(
-            f'<a href="{name}">{name}</a>'
-            for name in (
-                "pipeline.yaml",
-                "environment.json",
-                "metrics.jsonl",
-                "summary.json",
-                "scores.csv",
-                "model.safetensors",
-            )
-            if (run / name).is_file()
-        )
-        + "</p>",
-    ]
-    write_text(run / PAGE, document(summary.pipeline, "\n".join(parts), style=_STYLE))
+    found = {path.name for path in run.iterdir()}
+    tables = [table for table in (_depth_scores(summary), _image_scores(summary), _own_scores(summary)) if table]
+    text = page(
+        "recon_toolkit",
+        "run.html",
+        title=summary.pipeline,
+        summary=summary,
+        tables=tables,
+        loss=_held_out_loss(summary),
+        present=found,
+        objects=OBJECTS,
+        sheets=sorted(path.stem for path in (run / "sheets").glob("*.png")),
+        files=[name for name in FILES if name in found],
+    )
+    write_text(run / PAGE, text)
 
 
-def _scores(summary: RunSummary) -> str:
-    parts = [part for part in (_depth_scores(summary), _image_scores(summary), _own_scores(summary)) if part]
-    notes = "".join(f"<p>{html.escape(note)}.</p>" for note in summary.notes)
-    return (
-        "".join(parts) or "<p>The data set lacks what the model could be scored by, so there is no score.</p>"
-    ) + notes
+def _around(mean: float, std: float | None, digits: int) -> str:
+    return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
-def _image_scores(summary: RunSummary) -> str:
+def _image_scores(summary: RunSummary) -> _Table | None:
     if summary.psnr is None or summary.ssim is None:
-        return _held_out_loss(summary)
+        return None
     rows = [("PSNR dB", summary.psnr, summary.psnr_std, 2), ("SSIM", summary.ssim, summary.ssim_std, 3)]
     if summary.lpips is not None:
         rows.append(("LPIPS", summary.lpips, summary.lpips_std, 3))
-    heads = "".join(f"<th>{name}</th>" for name, *_ in rows)
-    cells = "".join(f"<td>{mean:.{digits}f} ± {std:.{digits}f}</td>" for _, mean, std, digits in rows)
+    heads, cells = [name for name, *_ in rows], [_around(mean, std, digits) for _, mean, std, digits in rows]
     what = "pictures"
     if summary.held_out_loss is not None:
-        what, heads = "reconstruction", f"<th>loss</th>{heads}"
-        cells = f"<td>{summary.held_out_loss:.3f}</td>{cells}"
-    return f"<table><tr><th>{summary.images} held-out images</th>{heads}</tr><tr><td>{what}</td>{cells}</tr></table>"
+        what, heads, cells = "reconstruction", ["loss", *heads], [f"{summary.held_out_loss:.3f}", *cells]
+    return _Table([f"{summary.images} held-out images", *heads], [[what, *cells]])
 
 
 def _held_out_loss(summary: RunSummary) -> str:
-    if summary.held_out_loss is None:
+    """What is said of the loss where there is no table with it."""
+    if summary.held_out_loss is None or summary.psnr is not None:
         return ""
-    return f"<p>The loss on {summary.images} held-out images is {summary.held_out_loss:.3f}.</p>"
+    return f"The loss on {summary.images} held-out images is {summary.held_out_loss:.3f}."
 
 
-def _own_scores(summary: RunSummary) -> str:
+def _own_scores(summary: RunSummary) -> _Table | None:
     scores = summary.scores
     if scores is None:
-        return ""
+        return None
     rows = _group_rows(f"all {scores.images} held-out images", scores, scores)
     for name, group in scores.groups.items():
         rows += _group_rows(f"{name}, {group.images} images", scores, group)
-    heads = "".join(f"<th>{html.escape(metric.label)}</th>" for metric in scores.metrics)
-    return f'<table class="own"><tr><th></th>{heads}</tr>{"".join(rows)}</table>' + _ratios(scores)
+    return _Table(["", *(metric.label for metric in scores.metrics)], rows, _ratios(scores), own=True)
 
 
-def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[str]:
-    rows = [f'<tr><th colspan="{1 + len(scores.metrics)}">{html.escape(name)}</th></tr>']
+def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[list[str]]:
+    rows = [[name]]
     for label, values in (("this run", group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
-        cells = "".join(
-            f"<td>{values[m.name].mean:.{m.digits}f} ± {values[m.name].std:.{m.digits}f}</td>"
-            if m.name in values
-            else "<td></td>"
+        cells = (
+            _around(values[m.name].mean, values[m.name].std, m.digits) if m.name in values else ""
             for m in scores.metrics
         )
-        rows.append(f"<tr><td>{html.escape(label)}</td>{cells}</tr>")
+        rows.append([label, *cells])
     return rows
 
 
@@ -229,51 +212,21 @@ def _ratios(scores: OwnScores) -> str:
         for metric in scores.metrics
         if (ratio := scores.ratio(metric)) is not None
     ]
-    return f"<p>As multiples: {html.escape(', '.join(parts))}.</p>" if parts else ""
+    return f"As multiples: {', '.join(parts)}." if parts else ""
 
 
-def _depth_scores(summary: RunSummary) -> str:
+def _depth_scores(summary: RunSummary) -> _Table | None:
     if summary.side is None or summary.mad is None or summary.baselines is None:
-        return ""
+        return None
     rows = [("this run", summary.side, summary.side_std, summary.mad, summary.mad_std)]
     for name, base in (("constant depth", summary.baselines.constant), ("average depth", summary.baselines.average)):
         if base is not None:
             rows.append((name, base.side, base.side_std, base.mad, base.mad_std))
-    body = "".join(
-        f"<tr><td>{name}</td><td>{side:.2f} ± {side_std:.2f}</td><td>{mad:.2f} ± {mad_std:.2f}</td></tr>"
-        for name, side, side_std, mad, mad_std in rows
-    )
-    return (
-        f"<table><tr><th>{summary.images} held-out images</th><th>SIDE ×10⁻²</th><th>MAD °</th></tr>{body}</table>"
-        f"<p>That is {summary.side_ratio:.2f} × the SIDE and {summary.mad_ratio:.2f} × the MAD of constant depth; "
-        f"relief slope {summary.slope:.2f}, correlation {summary.correlation:.2f}.</p>"
-    )
-
-
-def _failure(summary: RunSummary) -> str:
-    if summary.status == "finished":
-        return ""
-    return '<p class="warning">Training could not go on, so that there are no scores.</p>'
-
-
-def _findings(summary: RunSummary) -> str:
-    if not summary.findings:
-        return ""
-    return f'<p class="warning">While training the health check saw: {html.escape(", ".join(summary.findings))}.</p>'
-
-
-def _picture(name: str, caption: str, run: Path) -> str:
-    if not (run / name).is_file():
-        return ""
-    return f'<figure><img src="{name}" alt="{caption}"><figcaption>{caption}</figcaption></figure>'
-
-
-def _objects(run: Path) -> str:
-    if not (run / OBJECTS).is_file():
-        return ""
-    return (
-        f'<h2>In 3D</h2><p>Some of them to turn; also as <a href="{OBJECTS}">a page of its own</a>.</p>'
-        f'<iframe src="{OBJECTS}" title="Held-out images in 3D" loading="lazy"></iframe>'
+    return _Table(
+        [f"{summary.images} held-out images", "SIDE ×10⁻²", "MAD °"],
+        [[name, _around(side, side_std, 2), _around(mad, mad_std, 2)] for name, side, side_std, mad, mad_std in rows],
+        f"That is {summary.side_ratio:.2f} × the SIDE and {summary.mad_ratio:.2f} × the MAD of constant depth; "
+        f"relief slope {summary.slope:.2f}, correlation {summary.correlation:.2f}.",
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from recon_toolkit.files import legible, write_text
 from recon_toolkit.io.contact_sheet import write_contact_sheet
+from recon_toolkit.pages import page
 from recon_toolkit.preparation.record import (
     KEPT_SHEET,
     PAGE,
@@ -27,7 +28,6 @@ from recon_toolkit.preparation.record import (
     PrepareOptions,
     Verdict,
 )
-from recon_toolkit.viewer.page import document
 
 #: Pictures to train on: below the first no shape is learned, from the second on there are enough.
 FEW, ENOUGH = 500, 4000
@@ -205,11 +205,6 @@ PARENT, PARENT_SIZE, PARENT_STEPS, PARENT_BATCH = "unsup3d-photographs", 64, 600
 #: How often a picture is seen at most: of few pictures, more steps only teach them by heart.
 _EPOCHS, _LEAST_STEPS = 40, 1000
 _BLOCKS = 10
-_STYLE = """
-.good { background: #dafbe1; } .may-work { background: #fff3cd; } .will-not-work { background: #ffdcd7; }
-.level { padding: .1rem .5rem; border-radius: .3rem; white-space: nowrap; }
-.verdict td { text-align: left; vertical-align: top; }
-"""
 
 
 class Sheets:
@@ -234,26 +229,48 @@ class Sheets:
         return [(index, self._found[index]) for index in self._wanted.get(name, ()) if index in self._found]
 
 
+@dataclass(frozen=True)
+class _Sheet:
+    """One contact sheet on the page; without a file, there is nothing to show."""
+
+    title: str
+    counted: str
+    file: str
+    named: Sequence[str]
+
+
 def write_page(out: Path, prepared: Prepared, sheets: Sheets) -> None:
     """Write the contact sheets and ``index.html``."""
-    parts = [
-        f"<h1>{html.escape(legible(out.absolute().name))}</h1>",
-        _summary(prepared),
-        _verdict(prepared),
-        "<h2>Go on</h2>",
-        f"<pre>{html.escape(command(out))}</pre>",
-        _sheet(out, prepared, sheets, "kept", KEPT_SHEET, "Kept", sum(prepared.kept.values())),
-        *(
-            _sheet(out, prepared, sheets, reason, sheet_name(reason), f"Left out: {reason}", count)
-            for reason, count in prepared.left_out.items()
-        ),
-        _unread(prepared),
-        f'<h2>Files</h2><p><a href="{RECORD}">{RECORD}</a> (every picture and what became of it), '
-        f'<a href="{PIPELINE}">{PIPELINE}</a></p>',
+    counts = [(split, f"{count:,}", "") for split, count in prepared.kept.items()]
+    counts += [
+        (f"left out: {reason}", f"{count:,}", REASONS[reason])  # type: ignore[index]
+        for reason, count in prepared.left_out.items()
     ]
-    write_text(
-        out / PAGE, document(f"Prepared: {legible(out.name)}", "\n".join(part for part in parts if part), style=_STYLE)
+    kept = sum(prepared.kept.values())
+    text = page(
+        "recon_toolkit",
+        "prepared.html",
+        title=f"Prepared: {legible(out.name)}",
+        name=legible(out.absolute().name),
+        kept=f"{kept:,}",
+        size=prepared.options.size,
+        looked_at=f"{len(prepared.pictures):,}",
+        counts=counts,
+        overall=prepared.verdict.overall,
+        verdict=lines_of(prepared.verdict),
+        command=command(out),
+        sheets=[
+            _sheet(out, prepared, sheets, "kept", KEPT_SHEET, "Kept", kept),
+            *(
+                _sheet(out, prepared, sheets, reason, sheet_name(reason), f"Left out: {reason}", count)
+                for reason, count in prepared.left_out.items()
+            ),
+        ],
+        unread=prepared.unread,
+        record=RECORD,
+        pipeline=PIPELINE,
     )
+    write_text(out / PAGE, text)
 
 
 def sheet_name(reason: str) -> str:
@@ -283,51 +300,22 @@ def write_pipeline(out: Path, prepared: Prepared) -> None:
     write_text(out / PIPELINE, note + text)
 
 
-def _summary(prepared: Prepared) -> str:
-    rows = "".join(f"<tr><td>{split}</td><td>{count:,}</td><td></td></tr>" for split, count in prepared.kept.items())
-    rows += "".join(
-        f"<tr><td>left out: {reason}</td><td>{count:,}</td>"
-        f'<td style="text-align: left">{html.escape(REASONS[reason])}</td></tr>'  # type: ignore[index]
-        for reason, count in prepared.left_out.items()
-    )
-    kept, size = sum(prepared.kept.values()), prepared.options.size
-    return (
-        f"<p>{kept:,} crops of {size} × {size} pixels are kept of {len(prepared.pictures):,} that were looked at.</p>"
-        f"<table>{rows}</table>"
-    )
-
-
-def _verdict(prepared: Prepared) -> str:
-    def badge(level: str) -> str:
-        return f'<span class="level {level.replace(" ", "-")}">{level}</span>'
-
-    rows = "".join(
-        f"<tr><td>{html.escape(what)}</td><td>{badge(level)}</td><td>{html.escape(told)}</td></tr>"
-        for what, level, told in lines_of(prepared.verdict)
-    )
-    return f'<h2>Verdict: {badge(prepared.verdict.overall)}</h2><table class="verdict">{rows}</table>'
-
-
-def _sheet(out: Path, prepared: Prepared, sheets: Sheets, name: str, file: str, title: str, count: int) -> str:
-    """Write one contact sheet; its part of the page."""
+def _sheet(out: Path, prepared: Prepared, sheets: Sheets, name: str, file: str, title: str, count: int) -> _Sheet:
+    """Write one contact sheet; what the page says of it."""
     shown = sheets.of(name)
-    named = "".join(
-        f"<li>{html.escape(picture.name)}{': ' + html.escape(picture.detail) if picture.detail else ''}</li>"
+    named = [
+        f"{picture.name}: {picture.detail}" if picture.detail else picture.name
         for picture in ([p for p in prepared.pictures if p.reason == name][:20] if name != "kept" else [])
-    )
-    listed = f"<details><summary>the first of them by name</summary><ul>{named}</ul></details>" if named else ""
+    ]
     if not shown:
-        return f"<h2>{html.escape(title)} ({count:,})</h2>{listed}"
+        return _Sheet(title, f"{count:,}", "", named)
     columns = {"": _images(shown)}
     if name == "double":
         columns = {"left out": columns[""], "kept": _images(sheets.of("double of"))}
     rows = [_caption(prepared, index) for index, _ in shown]
     write_contact_sheet(out / file, columns, rows=rows, blocks=min(_BLOCKS // len(columns), len(shown)))
     some = f", {len(shown)} of them shown" if len(shown) < count else ""
-    return (
-        f"<h2>{html.escape(title)} ({count:,}{some})</h2>"
-        f'<img src="{file}" alt="{html.escape(title)}" loading="lazy">{listed}'
-    )
+    return _Sheet(title, f"{count:,}{some}", file, named)
 
 
 def _images(shown: Sequence[tuple[int, NDArray[np.uint8]]]) -> torch.Tensor:
@@ -343,10 +331,3 @@ def _caption(prepared: Prepared, index: int) -> str:
         detail = "" if picture.sharpness is None else f"{picture.sharpness:.2f}"
         detail += "" if picture.yaw is None else f", {picture.yaw:.0f}°"
     return detail
-
-
-def _unread(prepared: Prepared) -> str:
-    if not prepared.unread:
-        return ""
-    rows = "".join(f"<li>{html.escape(item.name)}: {html.escape(item.reason)}</li>" for item in prepared.unread)
-    return f"<h2>Could not be read</h2><ul>{rows}</ul>"
