@@ -49,7 +49,7 @@ def planned(table, out, **options):
 def made(table, tmp_path_factory, cache):
     """A table of two rows that train and one that cannot."""
     out = tmp_path_factory.mktemp("bench")
-    return out, make_table(planned(table, out), out=out, devices=["cpu", "cpu"])
+    return out, make_table(planned(table, out), out=out, in_process=True)
 
 
 def test_rows_are_trained_scored_and_compared(made):
@@ -109,7 +109,7 @@ def test_what_is_done_is_not_trained_again(made, table):
 
 def test_the_command_says_what_failed_and_exits_with_3(made, table, capsys):
     out, _ = made
-    assert execute(["bench", str(table), "--out", str(out), "--device", "cpu", "--quiet"]) == 3
+    assert execute(["bench", str(table), "--out", str(out), "--in-process", "--quiet"]) == 3
     printed = capsys.readouterr()
     assert "| one-sided" in printed.out and "1 of 3 rows failed: no weights" in printed.err
     assert execute(["bench", str(table), "--out", str(out), "--row", "ful", "--device", "cpu"]) == 2
@@ -183,7 +183,7 @@ def test_a_row_whose_preparation_fails_is_failed_with_its_cause(tmp_path, tiny, 
         f"pipeline: {tiny}\nprepare:\n  broken: {{losses: {{more: {{name: perceptual}}}}}}\n"
         "rows:\n  needy: {renderer: {name: learned, weights: 'prepared:broken'}}\n"
     )
-    assert execute(["bench", str(path), "--out", str(tmp_path), "--device", "cpu", "--quiet"]) == 3
+    assert execute(["bench", str(path), "--out", str(tmp_path), "--in-process", "--quiet"]) == 3
     assert "its preparation 'broken' failed: the perceptual loss needs" in (tmp_path / "needy" / "table.md").read_text()
     assert "prepared:broken" in (tmp_path / "needy" / "results.json").read_text()
     assert not list((tmp_path / "runs").glob("*/summary.json"))
@@ -215,7 +215,7 @@ def test_a_claimed_training_is_elsewhere_and_taken_up_when_it_is_free(table, tmp
         if seen[-1] == "elsewhere" and len(seen) == 3:
             claim.release()
 
-    assert Runner(plan, store, devices=["cpu"], rows=["full"], show=show).run()
+    assert Runner(plan, store, devices=["cpu"], rows=["full"], show=show, in_process=True).run()
     assert seen[:3] == ["elsewhere"] * 3 and seen[-1] == "done"
 
 
@@ -223,7 +223,7 @@ def test_a_budget_in_minutes_is_settled_once(table, tmp_path):
     # 0.01 minutes of a step that takes some 20 ms: a few dozen steps, at least one on any machine.
     settings = ["training.minutes=0.01"]
     plan = planned(table, tmp_path, overrides=settings)
-    made = make_table(plan, out=tmp_path, devices=["cpu"], rows=["full"])
+    made = make_table(plan, out=tmp_path, rows=["full"], in_process=True)
     row = made.report.rows[0]
     assert row.status == "done", row.seeds[0].cause
     budget = json.loads((made.folder / row.seeds[0].run / "budget.json").read_text())
@@ -245,7 +245,7 @@ def test_a_growing_log_is_read_line_by_line(tmp_path):
 
 
 def test_means_are_over_images_then_seeds(table, tmp_path):
-    made = make_table(planned(table, tmp_path, seeds=[0, 1]), out=tmp_path, devices=["cpu", "cpu"], rows=["full"])
+    made = make_table(planned(table, tmp_path, seeds=[0, 1]), out=tmp_path, rows=["full"], in_process=True)
     score = made.report.rows[0].scores["mad"]
     means = [seed.scores["mad"] for seed in made.report.rows[0].seeds]
     assert score.mean == pytest.approx(np.mean(means)) and score.seed_std == pytest.approx(np.std(means, ddof=1))

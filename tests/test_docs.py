@@ -52,7 +52,7 @@ KINDS_OF_BLOCK = {"python", "yaml", "toml", "console", "sh", "json", "text"}
 SHELL = {"python3 -m venv .venv", ". .venv/bin/activate", "recon --install-completion"}
 #: What makes every row of a table small.
 SMALL = "image_size=32 dataset.count=8 dataset.validation=4 dataset.test=4 training.steps=2 training.precision=fp32"
-TINY_TABLE = ["--seed", "0", "--device", "cpu", *(word for each in SMALL.split() for word in ("--set", each))]
+TINY_TABLE = ["--seed", "0", "--in-process", *(word for each in SMALL.split() for word in ("--set", each))]
 COMMANDS = [
     "pip install . && recon run --pipeline unsup3d-quick --out runs/faces",
     "pip install -e '.[test]' && python -m pytest",

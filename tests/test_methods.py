@@ -269,7 +269,13 @@ def test_a_table_shows_a_metric_of_a_pipeline(tmp_path: Path, cache: Path, recon
         "pipeline: scored.yaml\nmetrics: [relative, mad]\nseeds: [0]\nrows: {all: {}}\nbaselines: [constant]\n"
     )
     code, text, err = recon(
-        "bench", tmp_path / "table.yaml", "--plugin", HERE / "plugin_metrics.py", "--out", tmp_path / "out"
+        "bench",
+        tmp_path / "table.yaml",
+        "--plugin",
+        HERE / "plugin_metrics.py",
+        "--out",
+        tmp_path / "out",
+        "--in-process",
     )
     assert code == 0, err
     assert "AbsRel" in text + err

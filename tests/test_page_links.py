@@ -105,6 +105,6 @@ def test_all_links_of_a_tables_page_lead_to_files(tiny, tmp_path):
     rows = "{full: {}, other: {training: {learning_rate: 1e-3}}}"
     (tmp_path / "toy.yaml").write_text(f"pipeline: {tiny}\nbudget: {{steps: 1}}\nrows: {rows}\n")
     plan = plan_table(str(tmp_path / "toy.yaml"), load_plugins(), out=tmp_path / "bench")
-    made = make_table(plan, out=tmp_path / "bench", devices=["cpu"])
+    made = make_table(plan, out=tmp_path / "bench", in_process=True)
     assert made.complete
     assert followed(made.folder / "index.html") >= 5

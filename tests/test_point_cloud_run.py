@@ -191,7 +191,7 @@ def test_a_table_shows_a_models_own_metrics_and_baselines(tiny, tmp_path):
     path = tmp_path / "clouds-table.yaml"
     path.write_text(TABLE.format(tiny=tiny))
     out = tmp_path / "bench"
-    made = make_table(plan_table(str(path), load_plugins(), out=out), out=out, devices=["cpu"])
+    made = make_table(plan_table(str(path), load_plugins(), out=out), out=out, in_process=True)
     assert made.complete and [row.name for row in made.report.rows] == [
         "both", "fixed views only", "mean shape", "nearest training image",
     ]  # fmt: skip

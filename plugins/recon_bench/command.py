@@ -58,6 +58,9 @@ def bench(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Trainings at a time on each device.")] = 1,
+    in_process: Annotated[
+        bool, typer.Option("--in-process", help="Train in this process, one row after another: for a debugger.")
+    ] = False,
     plugin: PluginFiles = None,
     disable_plugin: DisabledPlugins = None,
     report: Annotated[bool, typer.Option("--report", help="Make the outputs again; train nothing.")] = False,
@@ -122,6 +125,7 @@ def bench(
             disabled=disable_plugin or (),
             progress=progress,
             smallest=smallest,
+            in_process=in_process,
         )
     if json:
         print_json(made.report)

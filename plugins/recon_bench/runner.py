@@ -8,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal, Protocol
 
 from filelock import FileLock
 
@@ -29,10 +30,45 @@ from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.threads import given, interruptible
 
+_RECON = (sys.executable, "-m", "recon_toolkit")
 #: Seconds between two looks at the trainings.
 POLL = 0.5
 #: Seconds that a stopped training is given to save a checkpoint.
 GRACE = 120
+
+
+class Process(Protocol):
+    """What is asked of a training that was started; of :class:`subprocess.Popen`."""
+
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class _Here:
+    """A training in this process: it is over when this is made."""
+
+    def __init__(self, words: Sequence[str], output: IO[str]) -> None:
+        from recon_toolkit.cli.app import execute
+
+        with redirect_stderr(output), open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            self.code = execute(list(words))
+
+    def poll(self) -> int:
+        return self.code
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.code
+
+    def terminate(self) -> None:
+        return
+
+    kill = terminate
+
+
+#: The exit code of a run that was asked to stop.
+INTERRUPTED = 130
 
 
 @dataclass
@@ -42,7 +78,7 @@ class Job:
     training: Training
     state: RunState
     tail: LogTail
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     claim: FileLock | None = None  # held while the process runs
     device: str = ""
     began: float = 0.0
@@ -59,6 +95,7 @@ class Runner:
         plugins, disabled: plugin files and names, as given to this command.
         rows: names of the rows to train; all if None.
         show: called about twice a second with the states of all trainings.
+        in_process: train here, one after another, as a debugger needs it, and tiny trainings like it.
     """
 
     def __init__(
@@ -71,8 +108,9 @@ class Runner:
         disabled: Sequence[str] = (),
         rows: Sequence[str] | None = None,
         show: Callable[[Sequence[RunState]], None] = lambda states: None,
+        in_process: bool = False,
     ) -> None:
-        self.plan, self.store, self.show = plan, store, show
+        self.plan, self.store, self.show, self.in_process = plan, store, show, in_process
         self.devices, self.plugins, self.disabled = list(devices), list(plugins), list(disabled)
         self._began = now()
         wanted = [t for t in plan.trainings() if rows is None or t.row in rows]
@@ -102,6 +140,8 @@ class Runner:
                         self._guarded(self._look, job)
                     if not interrupted:
                         self._start_some()
+                    if any(isinstance(job.process, _Here) and job.process.code == INTERRUPTED for job in self.jobs):
+                        interrupted.append(signal.SIGINT)  # which the training here has taken
                     self.show(self._copied_states())
                     if not any(job.state.status in ("pending", "running", "elsewhere") for job in self.jobs):
                         return True
@@ -109,7 +149,8 @@ class Runner:
                         self._stop()
                         self.show(self._copied_states())
                         return False
-                    time.sleep(POLL)
+                    if not self.in_process or any(job.state.status == "elsewhere" for job in self.jobs):
+                        time.sleep(POLL)
             except BaseException:
                 self._stop()  # nothing is left running that nobody looks after
                 raise
@@ -234,18 +275,27 @@ class Runner:
             job.state.status = "elsewhere"
             return
         write_text(self.store.pipeline(training.address), training.resolved.to_yaml())
-        command = self.command(training, device)
-        self.store.write(training.address, begun(training, self.plan.name, command[2:]))
+        words = self.command(training, device)
+        self.store.write(training.address, begun(training, self.plan.name, [_RECON[-1], *words]))
+        job.began = time.monotonic()
+        job.state.status = "running"
+        if self.in_process:
+            self.show(self._copied_states())
+            with self.store.output(training.address).open("w", encoding="utf-8") as text:
+                job.process = _Here(words, text)
+            return
         with self.store.output(training.address).open("wb") as output:
             # In a session of its own, so that Ctrl-C reaches it through us, and once.
             job.process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=output, env=self._environment(device), start_new_session=True
+                [*_RECON, *words],
+                stdout=subprocess.DEVNULL,
+                stderr=output,
+                env=self._environment(device),
+                start_new_session=True,
             )
-        job.began = time.monotonic()
-        job.state.status = "running"
 
     def command(self, training: Training, device: str) -> list[str]:
-        """The `recon run` of a training."""
+        """The words of `recon run` for a training."""
         run = self.store.run(training.address)
         words = ["run", "--pipeline", str(self.store.pipeline(training.address)), "--out", str(run), "--device", device]
         if self.store.started(training.address):
@@ -256,7 +306,7 @@ class Runner:
             words += ["--plugin", str(file)]
         for name in self.disabled:
             words += ["--disable-plugin", name]
-        return [sys.executable, "-m", "recon_toolkit", *words]
+        return words
 
     def _environment(self, device: str) -> dict[str, str]:
         """Trainings at the same time on the CPU share its cores."""
@@ -365,6 +415,7 @@ def make_table(
     disabled: Sequence[str] = (),
     progress: Progress = QUIET,
     smallest: float | None = None,
+    in_process: bool = False,
 ) -> Made:
     """Train what is not done yet, and write the outputs.
 
@@ -376,6 +427,7 @@ def make_table(
         plugins, disabled: what the host was loaded with, for the processes of the trainings.
         progress: where the live table goes.
         smallest: the smallest difference that counts, instead of the table's.
+        in_process: train in this process, one row after another.
 
     Raises:
         DataError: results cannot be written or read.
@@ -384,7 +436,16 @@ def make_table(
     manifest = manifest_of(plan, Path(os.path.relpath(store.folder, folder)).as_posix())
     manifest.write(folder)
     with Live(progress, plan.metrics) as live:
-        runner = Runner(plan, store, devices=devices, plugins=plugins, disabled=disabled, rows=rows, show=live.update)
+        runner = Runner(
+            plan,
+            store,
+            devices=devices[:1] if in_process else devices,
+            plugins=plugins,
+            disabled=disabled,
+            rows=rows,
+            show=live.update,
+            in_process=in_process,
+        )
         complete = runner.run()
     return Made(write_outputs(folder, smallest), folder, complete)
 
