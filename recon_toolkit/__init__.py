@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from recon_toolkit.components import (
         Component,
         NewKind,
+        callback,
         command,
         dataset,
         detector,
         encoder,
+        exporter,
         importer,
         loss,
         metric,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     )
     from recon_toolkit.config.pipeline import load_pipeline
     from recon_toolkit.detection import Detection, Detector
+    from recon_toolkit.engine.callbacks import Callback
     from recon_toolkit.errors import (
         CheckpointError,
         ConfigError,
@@ -50,10 +53,12 @@ _HOME = {
     "components": (
         "Component",
         "NewKind",
+        "callback",
         "command",
         "dataset",
         "detector",
         "encoder",
+        "exporter",
         "importer",
         "loss",
         "metric",
@@ -64,6 +69,7 @@ _HOME = {
     ),
     "config.pipeline": ("load_pipeline",),
     "detection": ("Detection", "Detector"),
+    "engine.callbacks": ("Callback",),
     "errors": ("CheckpointError", "ConfigError", "DataError", "PluginError", "ReconError", "TrainingError"),
     "geometry.camera": ("Camera",),
     "importing": ("Imported",),
@@ -77,6 +83,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
     "Batch",
+    "Callback",
     "Camera",
     "CheckpointError",
     "Component",
@@ -104,10 +111,12 @@ __all__ = [
     "build_losses",
     "build_model",
     "build_renderer",
+    "callback",
     "command",
     "dataset",
     "detector",
     "encoder",
+    "exporter",
     "hookimpl",
     "importer",
     "load_pipeline",

@@ -16,8 +16,8 @@ from recon_toolkit.errors import PluginError, ReconError, suggestion
 #: What a component is: one of :data:`KINDS`, or a kind that a plugin declares.
 Kind = str
 KINDS: tuple[Kind, ...] = (
-    "encoder", "renderer", "loss", "metric", "dataset", "sampler", "model", "optimizer", "detector", "importer",
-    "command",
+    "encoder", "renderer", "loss", "metric", "dataset", "sampler", "model", "optimizer", "callback",
+    "detector", "importer", "exporter", "command",
 )  # fmt: skip
 
 #: Arguments that the core supplies when it builds a component of a kind; a pipeline cannot set them.
@@ -30,8 +30,10 @@ SUPPLIED_ARGUMENTS: dict[Kind, frozenset[str]] = {
     "sampler": frozenset({"data", "batch_size", "group_size", "seed"}),
     "model": frozenset({"encoders", "renderer", "camera", "image_size"}),
     "optimizer": frozenset({"parameters", "learning_rate"}),
+    "callback": frozenset(),
     "detector": frozenset({"image"}),
     "importer": frozenset({"tensors", "path"}),
+    "exporter": frozenset({"result", "folder"}),
     "command": frozenset({"context"}),
 }
 
@@ -150,8 +152,10 @@ dataset = _decorator("dataset")
 sampler = _decorator("sampler")
 model = _decorator("model")
 optimizer = _decorator("optimizer")
+callback = _decorator("callback")
 detector = _decorator("detector")
 importer = _decorator("importer")
+exporter = _decorator("exporter")
 command = _decorator("command")
 
 

@@ -51,7 +51,8 @@ def reconstruct(
         typer.Option(
             "--write",
             metavar="A,B",
-            help="What to write: maps, exr, glb, obj, ply, stl, 3mf, cloud, voxels, page, pages, turntable, relight. "
+            help="What to write: maps, exr, glb, obj, ply, stl, 3mf, cloud, voxels, page, pages, turntable, relight, "
+            "or an exporter of a plugin. "
             "By default maps,glb,obj,page; of a model of points cloud,glb,stl,page.",
             show_default=False,
         ),
@@ -100,14 +101,14 @@ def reconstruct(
     """
     from recon_toolkit.inference.batch import Refinement, VideoFrames, reconstruct_files
     from recon_toolkit.inference.models import load_models
-    from recon_toolkit.inference.outputs import Outputs
+    from recon_toolkit.inference.outputs import Outputs, exporters_of
     from recon_toolkit.inference.pictures import Finder
     from recon_toolkit.reconstructor import detector_for
 
     kinds = None if write is None else frozenset(word.strip() for word in write.split(",") if word.strip())
-    outputs = Outputs(kinds, size=size, texture=texture, height=height, video=video)
-    chosen = torch_device(device)
     host = plugin_host(context, plugins, disabled)
+    outputs = Outputs(kinds, size=size, texture=texture, height=height, video=video, exporters=exporters_of(host))
+    chosen = torch_device(device)
     models = load_models(run=run, weights=weights, model=model, device=chosen, host=host, trust=trust)
     search = detector_for(models.default, detector, host, detector_set or ()) if detect else None
     finder = Finder(models.default.image_size, search, faces, models.size_of)

@@ -289,7 +289,7 @@ def parse_override(text: str) -> tuple[Entry, list[ReconError]]:
 
 
 #: Sections whose entries have names of the user's choice, where null takes one out. A null further down is a value.
-NAMED_SECTIONS = ("encoders", "losses", "metrics")
+NAMED_SECTIONS = ("encoders", "losses", "metrics", "callbacks")
 #: Keys of ``training`` of which only one can hold: setting one drops the inherited others.
 EXCLUSIVE = {"steps", "epochs", "minutes"}
 

@@ -48,7 +48,7 @@ from recon_toolkit.plugins import PluginHost, load_plugins
 from recon_toolkit.progress import Progress
 
 #: Keys that change neither the trained weights nor what they mean, so that a run can continue without them.
-_NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation", "metrics")
+_NOT_IN_FINGERPRINT = ("name", "description", "plugins", "evaluation", "metrics", "callbacks")
 _NOT_IN_TRAINING_FINGERPRINT = (
     "accelerator",
     "checkpoint_every",
@@ -396,7 +396,10 @@ def _component_keys(tree: Entry) -> Iterator[tuple[tuple[str, ...], Kind]]:
     for kind in single:
         if kind in tree.mapping:
             yield (kind,), kind
-    several: tuple[tuple[str, Kind], ...] = (("encoders", "encoder"), ("losses", "loss"), ("metrics", "metric"))
+    several: tuple[tuple[str, Kind], ...] = (
+        *(("encoders", "encoder"), ("losses", "loss")),
+        *(("metrics", "metric"), ("callbacks", "callback")),
+    )
     for section, kind in several:
         if section in tree.mapping:
             for key in tree.mapping[section].mapping:

@@ -111,6 +111,7 @@ class Pipeline(_Section):
     sampler: ComponentConfig | None = None  # every image once an epoch, in random order, if None
     losses: dict[str, LossTermConfig]
     metrics: dict[str, ComponentConfig] = {}  # besides those of the toolkit and of the model, by what tables call them
+    callbacks: dict[str, ComponentConfig] = {}  # what watches the training
     dataset: ComponentConfig
     image_size: Annotated[int, Field(ge=8, le=4096)] = 64
     camera: CameraConfig = CameraConfig()

@@ -309,6 +309,24 @@ def _importer(target: Any) -> Iterator[str]:
         yield "it takes neither tensors nor path"
 
 
+def _exporter(target: Any) -> Iterator[str]:
+    if inspect.isclass(target) or not _fits(target, ["result", "folder"], options=True):
+        yield "it is no function of (result, folder)"
+
+
+def _callback(target: Any) -> Iterator[str]:
+    if inspect.isclass(target):
+        if not any(_defines(target, name) for name in ("begin", "log", "end")):
+            yield "it has none of the methods begin, log and end; derive it from recon_toolkit.Callback"
+        for name, arguments in (
+            ("begin", ("run", "step", "steps")),
+            ("log", ("kind", "step", "values")),
+            ("end", ("run", "summary")),
+        ):
+            if _defines(target, name):
+                yield from _method(target, name, *arguments)
+
+
 def _command(target: Any) -> Iterator[str]:
     import typer
 
@@ -329,8 +347,10 @@ _CONTRACTS: dict[str, Callable[[Any], Iterator[str]]] = {
     "sampler": _sampler,
     "model": _model,
     "optimizer": _optimizer,
+    "callback": _callback,
     "detector": _detector,
     "importer": _importer,
+    "exporter": _exporter,
     "command": _command,
 }
 

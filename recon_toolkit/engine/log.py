@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,18 @@ class MetricsLog:
         run: the run folder; None writes nothing, for all processes but the first.
         continue_from: the step that a resumed run starts at; later entries are dropped, for they come again.
         tensorboard: also write TensorBoard event files under ``tensorboard/``.
+        listener: called with every entry: its kind, step and values.
     """
 
-    def __init__(self, run: Path | None, *, continue_from: int = 0, tensorboard: bool = False) -> None:
+    def __init__(
+        self,
+        run: Path | None,
+        *,
+        continue_from: int = 0,
+        tensorboard: bool = False,
+        listener: Callable[[str, int, Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        self.listener = listener
         self.path, self._writer = None if run is None else run / FILE, None
         if run is None or self.path is None:
             return
@@ -46,6 +55,8 @@ class MetricsLog:
             for name, value in values.items():
                 if isinstance(value, int | float):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
+        if self.listener is not None:
+            self.listener(kind, step, values)
 
     def close(self) -> None:
         """Flush TensorBoard's files."""

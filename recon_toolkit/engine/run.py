@@ -22,6 +22,7 @@ from recon_toolkit.config.schema import Precision
 from recon_toolkit.config.sources import PIPELINE, SEAL, seal
 from recon_toolkit.data.packing import DataContext
 from recon_toolkit.engine import checkpoint as files
+from recon_toolkit.engine.callbacks import Callbacks, build_callbacks
 from recon_toolkit.engine.environment import FILE as BUDGET
 from recon_toolkit.engine.environment import (
     Environment,
@@ -113,10 +114,12 @@ def run_pipeline(
         )
         if fabric.global_rank == 0:
             _record(out, resolved, record, before, saved)
+        callbacks = Callbacks(build_callbacks(resolved) if fabric.global_rank == 0 else {}, progress)
         log = MetricsLog(
             out if fabric.global_rank == 0 else None,
             continue_from=saved.step if saved else 0,
             tensorboard=tensorboard or config.tensorboard,
+            listener=callbacks.log,
         )
         steps = steps_given(config, len(splits.train)) or (recorded_steps(out) if saved else None)
         trainer = Trainer(
@@ -141,6 +144,7 @@ def run_pipeline(
         if saved is not None:
             trainer.restore(saved)
             progress.say(f"continuing {out} at step {saved.step}")
+        callbacks.begin(out, trainer.state.step, trainer.steps)
         runner = Reporter(resolved, trainer, splits, out, log, progress)
         try:
             trainer.fit(runner.validate)
@@ -150,6 +154,7 @@ def run_pipeline(
             raise
         summary = runner.finish()
         log.close()
+        callbacks.end(out, summary)
         return summary
 
 

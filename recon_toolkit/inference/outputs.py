@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from recon_toolkit.components import blamed
 from recon_toolkit.errors import DataError, suggestion
 from recon_toolkit.io.maps import write_maps
 from recon_toolkit.structures import TEXTURES
 
 if TYPE_CHECKING:
+    from recon_toolkit.plugins import PluginHost
     from recon_toolkit.result import Result
 
 #: Everything that can be written, with what it is.
@@ -46,6 +48,19 @@ VOXELS = 64
 _ONLY_DEPTH = ("exr", "turntable", "relight")
 
 
+#: A plugin's way to write a result.
+Exporter = Callable[["Result", Path], Iterable[str | Path]]
+
+
+def exporters_of(host: PluginHost) -> dict[str, Exporter]:
+    """The plugins' exporters, each imported when it is first used."""
+
+    def exporter(name: str) -> Exporter:
+        return lambda result, folder: host.registry.get("exporter", name).load()(result, folder)
+
+    return {entry.name: exporter(entry.name) for entry in host.registry.all() if entry.kind == "exporter"}
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What to write of each reconstruction.
@@ -56,6 +71,7 @@ class Outputs:
         texture: what meshes wear: ``photo``, ``model`` or ``albedo``.
         height: height of the printed solid (STL) in millimetres.
         video: ``mp4`` or ``gif``.
+        exporters: of plugins, by what ``kinds`` calls them: (result on the CPU, folder) → the files that it wrote.
     """
 
     kinds: frozenset[str] | None = None
@@ -63,11 +79,12 @@ class Outputs:
     texture: str = "photo"
     height: float = 60.0
     video: str = "mp4"
+    exporters: Mapping[str, Exporter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for kind in sorted(self.kinds or ()):
-            if kind not in OUTPUTS:
-                raise DataError(f"there is no output '{kind}'", remedy=suggestion(kind, OUTPUTS))
+            if kind not in OUTPUTS and kind not in self.exporters:
+                raise DataError(f"there is no output '{kind}'", remedy=suggestion(kind, [*OUTPUTS, *self.exporters]))
         for value, known, what in ((self.texture, TEXTURES, "texture"), (self.video, VIDEO_FORMATS, "video format")):
             if value not in known:
                 raise DataError(f"there is no {what} '{value}'", remedy=suggestion(value, known))
@@ -122,6 +139,10 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
         written += _write_meshes(result, folder, kinds, outputs)
     if kinds & {"turntable", "relight"}:
         written += _write_videos(result, folder, kinds, outputs)
+    for kind in sorted(kinds & outputs.exporters.keys()):
+        folder.mkdir(parents=True, exist_ok=True)
+        with blamed(f"the exporter '{kind}'"):
+            written += [Path(path) for path in outputs.exporters[kind](result, folder)]
     if page and kinds & {"page", "pages"}:
         from recon_toolkit.files import write_text
 
