@@ -22,7 +22,7 @@ import torch
 from record import Record, describe
 
 from recon_toolkit.engine.environment import Environment
-from recon_toolkit.metrics.contributed import OwnScores
+from recon_toolkit.metrics.contributed import MetricScores
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
 def _figures(result: dict[str, Any]) -> dict[str, float]:
     """What a run came to: depth against constant depth, or the model's own scores against its first baseline."""
     if result["scores"] is not None:
-        scores = OwnScores.model_validate(result["scores"])
+        scores = MetricScores.model_validate(result["scores"])
         means = {metric.label: round(scores.values[metric.name].mean, 4) for metric in scores.metrics}
         for key, label in scores.labels.items():
             means |= {f"{m.label}, {label}": round(scores.baselines[key][m.name].mean, 4) for m in scores.metrics}

@@ -58,7 +58,7 @@ def main() -> None:
         texture = result.texture()
 
         def turn() -> None:
-            write_video(folder / "turn.mp4", turntable(result.found, result.camera, texture, frames=90, size=256))
+            write_video(folder / "turn.mp4", turntable(result.maps, result.camera, texture, frames=90, size=256))
 
         record.timings.append(measure("turntable of 90 frames at 256 px, MP4", turn, device=cpu, repeats=5))
         chosen = [word for name, value in source.items() for word in (f"--{name}", value)]

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _pictures(result: Result, size: int) -> dict[str, Tensor]:
-    found, camera = result.found, result.camera
+    found, camera = result.maps, result.camera
     subject = sight(result.outlined, camera)
     stage = Stage(subject.depth, camera, size=size, mask=subject.mask, zoom=0.9)
     views = torch.zeros(len(YAWS), 6)

@@ -229,9 +229,22 @@ class Conflict:
         return f"write {choices}, or leave a plugin out with --disable-plugin"
 
 
+#: Packages and modules of the toolkit that have another name since its layout became that of docs/architecture.md.
+_MOVED = {
+    "bench": "recon_bench", "cache": "recon_toolkit.files", "conformance": "recon_conformance", "demo": "recon_demo",
+    "evaluation": "recon_toolkit.metrics", "export": "recon_toolkit.shapes, .io or .viewer",
+    "hookspecs": "recon_toolkit.plugins", "interrupt": "recon_toolkit.threads", "nearest": "recon_toolkit.errors",
+    "objective": "recon_toolkit.losses", "registry": "recon_toolkit.components", "training": "recon_toolkit.engine",
+    "unpickle": "recon_toolkit.io.torch_files",
+}  # fmt: skip
+
+
 def describe(error: BaseException) -> str:
-    """An exception in one line: ``ImportError: No module named 'x'``."""
+    """An exception in one line: ``ImportError: No module named 'x'``; of a module that has moved, also where it is."""
     first = str(error).strip().partition("\n")[0]
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("recon_toolkit."):
+        new = _MOVED.get((error.name or "").split(".")[1])
+        first += f"; it is {new} now" if new else "; docs/architecture.md says where things are now"
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 

@@ -42,14 +42,14 @@ def disk_error(error: OSError, path: str | Path) -> DiskError:
             "no space left on the disk", where=str(path), remedy="free some space or choose another folder"
         )
     if error.errno == errno.ENAMETOOLONG:
-        return DiskError("the name is too long", where=legible(path)[:200], remedy="choose a shorter one")
+        return DiskError("the name is too long", where=printable(path)[:200], remedy="choose a shorter one")
     if error.errno == errno.ENOTDIR:
         return DiskError("lies below a file, not a folder", where=str(path), remedy="choose another place")
     reason = error.strerror or str(error)
     return DiskError(f"cannot be written: {reason}", where=str(path), remedy="check the path and its permissions")
 
 
-def legible(path: str | Path) -> str:
+def printable(path: str | Path) -> str:
     """A path as text that can be written anywhere: bytes of a name that are no UTF-8 become a mark."""
     return os.fsencode(path).decode("utf-8", "replace")
 
@@ -63,7 +63,7 @@ def size_of(path: Path) -> int:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-        raise DataError("is a pipe or a device, not a file", where=legible(path), remedy="name a file")
+        raise DataError("is a pipe or a device, not a file", where=printable(path), remedy="name a file")
     return found.st_size
 
 
@@ -78,7 +78,7 @@ def make_folder(path: Path) -> bool:
         made = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise DiskError("is a file, not a folder", where=legible(path), remedy="choose another folder") from None
+        raise DiskError("is a file, not a folder", where=printable(path), remedy="choose another folder") from None
     except OSError as error:
         raise disk_error(error, path) from error
     return made
@@ -86,7 +86,7 @@ def make_folder(path: Path) -> bool:
 
 def _refuse_null(path: Path) -> None:
     if "\0" in str(path):
-        raise DiskError("a name has no null byte", where=legible(path).replace("\0", "\\0"), remedy="choose another")
+        raise DiskError("a name has no null byte", where=printable(path).replace("\0", "\\0"), remedy="choose another")
 
 
 @contextmanager

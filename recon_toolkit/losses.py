@@ -19,11 +19,11 @@ from recon_toolkit.errors import ConfigError, ReconError
 from recon_toolkit.structures import Batch, ImagePair, Losses, ModelOutput
 
 Likelihood = Literal["none", "laplace", "gaussian"]
-#: Keeps a spread of zero harmless (Wu et al. 2020, code).
+#: Keeps a sigma of zero harmless (Wu et al. 2020, code).
 EPSILON = 1e-7
 
 
-def negative_log_likelihood(residual: Tensor, spread: Tensor | None, likelihood: Likelihood) -> Tensor:
+def negative_log_likelihood(residual: Tensor, sigma: Tensor | None, likelihood: Likelihood) -> Tensor:
     """A residual weighed by how unsure the model is of it, without the constants.
 
     ``laplace``: √2 · r / (σ + ε) + ln (σ + ε) (Wu et al. 2020, Eq. 3); ``gaussian``: r / (2 σ² + ε) + ln (σ + ε) for a
@@ -31,16 +31,16 @@ def negative_log_likelihood(residual: Tensor, spread: Tensor | None, likelihood:
 
     Args:
         residual: (B, C, h, w) ≥ 0.
-        spread: σ (B, 1, h, w) > 0; not needed for ``none``.
+        sigma: σ (B, 1, h, w) > 0; not needed for ``none``.
         likelihood: which.
     """
     if likelihood == "none":
         return residual
-    if spread is None:
-        raise ValueError(f"a {likelihood} likelihood needs a spread")
+    if sigma is None:
+        raise ValueError(f"a {likelihood} likelihood needs a sigma")
     if likelihood == "laplace":
-        return math.sqrt(2) * residual / (spread + EPSILON) + (spread + EPSILON).log()
-    return residual / (2 * spread.square() + EPSILON) + (spread + EPSILON).log()
+        return math.sqrt(2) * residual / (sigma + EPSILON) + (sigma + EPSILON).log()
+    return residual / (2 * sigma.square() + EPSILON) + (sigma + EPSILON).log()
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
@@ -53,11 +53,11 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
     return (values * weights).sum() / (weights.sum() * values.shape[1]).clamp(min=EPSILON)
 
 
-def spread_for(pair: ImagePair, height: int, width: int) -> Tensor | None:
+def sigma_for(pair: ImagePair, height: int, width: int) -> Tensor | None:
     """The pair's confidence map at a residual's size: the one predicted at that size, else the finest one resized."""
-    for spread in pair.spreads:
-        if spread.shape[-2:] == (height, width):
-            return spread
+    for sigma in pair.spreads:
+        if sigma.shape[-2:] == (height, width):
+            return sigma
     if not pair.spreads:
         return None
     return F.interpolate(pair.spreads[0], (height, width), mode="bilinear", align_corners=True)
@@ -158,8 +158,8 @@ class Objective:
             residual = self._residual(term.component, pair, prepared)
         self._check_residual(term, residual, pair)
         residual = residual.float()
-        spread = None if term.likelihood == "none" else spread_for(pair, *residual.shape[-2:])
-        return masked_mean(negative_log_likelihood(residual, spread, term.likelihood), pair.mask if term.mask else None)
+        sigma = None if term.likelihood == "none" else sigma_for(pair, *residual.shape[-2:])
+        return masked_mean(negative_log_likelihood(residual, sigma, term.likelihood), pair.mask if term.mask else None)
 
     @staticmethod
     def _residual(component: Any, pair: ImagePair, prepared: dict[tuple[int, int], Any]) -> Tensor:

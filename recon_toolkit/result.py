@@ -40,14 +40,14 @@ class Result:
     [0, 1], normals point along the line of sight.
 
     Attributes:
-        found: the model's maps for this object, a batch of one.
+        maps: the model's maps for this object, a batch of one.
         camera: the camera of all maps.
-        photo: (3, S, S) the crop at its own resolution, up to 256 pixels, framed as ``found.image``.
+        photo: (3, S, S) the crop at its own resolution, up to 256 pixels, framed as ``maps.image``.
         name: what to call it, such as ``group-face2``.
         box: x, y, width and height of the crop in the picture, in pixels; None if the picture was taken as it is.
     """
 
-    found: Reconstruction
+    maps: Reconstruction
     camera: Camera
     photo: Tensor
     name: str
@@ -56,78 +56,78 @@ class Result:
     @property
     def image(self) -> Tensor:
         """What the model saw, (3, H, W)."""
-        return self.found.image[0]
+        return self.maps.image[0]
 
     @property
     def depth(self) -> Tensor | None:
         """Depth in the input view, (H, W)."""
-        return _first(self.found.depth)
+        return _first(self.maps.depth)
 
     @property
     def mask(self) -> Tensor | None:
         """Where there is depth, (H, W) bool."""
-        return _first(self.found.mask)
+        return _first(self.maps.mask)
 
     @property
     def normals(self) -> Tensor | None:
         """Unit normals in the input view, (3, H, W)."""
-        return _first(self.found.normals)
+        return _first(self.maps.normals)
 
     @property
     def albedo(self) -> Tensor | None:
         """Albedo in the input view, (3, H, W)."""
-        return _first(self.found.albedo)
+        return _first(self.maps.albedo)
 
     @property
     def shading(self) -> Tensor | None:
         """Shading in the input view, (1, H, W)."""
-        return _first(self.found.shading)
+        return _first(self.maps.shading)
 
     @property
     def reconstruction(self) -> Tensor | None:
         """The rendered picture, (3, H, W)."""
-        return _first(self.found.reconstruction)
+        return _first(self.maps.reconstruction)
 
     @property
     def light(self) -> Tensor | None:
         """Ambient and diffuse strength and the direction the light travels in, (5,)."""
-        return _first(self.found.light)
+        return _first(self.maps.light)
 
     @property
     def view(self) -> Tensor | None:
         """Rotation about x, y, z in radians and translation, canonical to input view, (6,)."""
-        return _first(self.found.view)
+        return _first(self.maps.view)
 
     @property
     def confidence(self) -> Tensor | None:
         """Spread σ of the colours, (1, H, W): large where the model is unsure."""
-        return _first(self.found.confidence)
+        return _first(self.maps.confidence)
 
     @property
     def canonical_depth(self) -> Tensor | None:
         """Depth seen from the front, (H, W)."""
-        return _first(self.found.canonical_depth)
+        return _first(self.maps.canonical_depth)
 
     @property
     def canonical_image(self) -> Tensor | None:
         """The object seen from the front, (3, H, W)."""
-        return _first(self.found.canonical_image)
+        return _first(self.maps.canonical_image)
 
     @property
     def canonical_albedo(self) -> Tensor | None:
         """Albedo seen from the front, (3, H, W)."""
-        return _first(self.found.canonical_albedo)
+        return _first(self.maps.canonical_albedo)
 
     @property
     def points(self) -> Tensor | None:
         """Points (N, 3) of the object's surface in its own frame, z up, as the model gives them."""
-        found = self.found.clouds()
-        return None if found is None else found[0]
+        maps = self.maps.clouds()
+        return None if maps is None else maps[0]
 
     @property
     def of_points(self) -> bool:
         """Whether the object is known by points, and not by depth."""
-        return self.found.points is not None and self.found.depth is None and self.found.canonical_depth is None
+        return self.maps.points is not None and self.maps.depth is None and self.maps.canonical_depth is None
 
     @cached_property
     def _clean(self) -> CleanCloud:
@@ -155,9 +155,9 @@ class Result:
 
     def to(self, device: torch.device | str) -> Result:
         """The same with all tensors on ``device``; itself where they are there."""
-        if self.photo.device == self.found.image.device == torch.empty(0, device=device).device:
+        if self.photo.device == self.maps.image.device == torch.empty(0, device=device).device:
             return self
-        return Result(self.found.to(device), self.camera, self.photo.to(device), self.name, self.box)
+        return Result(self.maps.to(device), self.camera, self.photo.to(device), self.name, self.box)
 
     @cached_property
     def outlined(self) -> Reconstruction:
@@ -166,15 +166,15 @@ class Result:
         Where the model does not say it, it is taken from the photograph's colours; where these do not tell the object
         from what is around it, there is none.
         """
-        found = self.found.to("cpu")
-        if found.canonical_depth is None or found.view is None or found.canonical_mask is not None:
-            return found
+        maps = self.maps.to("cpu")
+        if maps.canonical_depth is None or maps.view is None or maps.canonical_mask is not None:
+            return maps
         from recon_toolkit.shapes.texture import canonical_silhouette, photo_silhouette
 
         silhouette = photo_silhouette(self.photo)
         if silhouette is None:
-            return found
-        return replace(found, canonical_mask=canonical_silhouette(found, self.camera, silhouette))
+            return maps
+        return replace(maps, canonical_mask=canonical_silhouette(maps, self.camera, silhouette))
 
     @cached_property
     def photo_texture(self) -> Tensor:
@@ -184,7 +184,7 @@ class Result:
         """
         from recon_toolkit.shapes.texture import photo_texture
 
-        return photo_texture(self.found.to("cpu"), self.camera, self.photo.cpu())
+        return photo_texture(self.maps.to("cpu"), self.camera, self.photo.cpu())
 
     def texture(self, kind: str = "photo") -> Tensor:
         """A texture for :meth:`mesh`, (3, S, S) on the CPU.
@@ -199,11 +199,11 @@ class Result:
             raise ValueError(f"a texture is one of {', '.join(TEXTURES)}, not {kind!r}")
         if kind == "photo":
             return self.photo_texture
-        found = self.found
+        maps = self.maps
         choices = (
-            (found.canonical_albedo, found.albedo, found.canonical_image)
+            (maps.canonical_albedo, maps.albedo, maps.canonical_image)
             if kind == "albedo"
-            else (found.canonical_image, found.reconstruction)
+            else (maps.canonical_image, maps.reconstruction)
         )
         return next((image[0].cpu() for image in choices if image is not None), self.image.cpu())
 
@@ -220,9 +220,9 @@ class Result:
         from recon_toolkit.shapes.mesh import mesh_from_depth
         from recon_toolkit.shapes.surface import surface_of
 
-        depth, mask, outlined = surface_of(self.outlined if trim else self.found)
+        depth, mask, outlined = surface_of(self.outlined if trim else self.maps)
         # What a model sees in the input view has a mask that ends at the object already.
-        trim = trim and self.found.canonical_depth is not None
+        trim = trim and self.maps.canonical_depth is not None
         return mesh_from_depth(depth, self.camera, mask=mask, detail=detail, trim=trim, rim=not outlined)
 
     def save(self, folder: str | Path, outputs: Sequence[str] | None = None) -> list[Path]:
@@ -280,20 +280,20 @@ class Result:
         """A contact sheet of all maps."""
         from recon_toolkit.io.contact_sheet import overview
 
-        return overview(self.found.to("cpu"), rows=[self.name])
+        return overview(self.maps.to("cpu"), rows=[self.name])
 
     def __repr__(self) -> str:
         maps = [
             name
             for name in ("depth", "normals", "albedo", "shading", "light", "view", "confidence", "points")
-            if getattr(self.found, name) is not None
+            if getattr(self.maps, name) is not None
         ]
-        size = self.found.image.shape[-1]
+        size = self.maps.image.shape[-1]
         turned = ""
         if self.view is not None:
             pitch, yaw, roll = (math.degrees(float(angle)) for angle in self.view[:3])
             turned = f", turned by {yaw:+.0f}°, nodding {pitch:+.0f}°, rolled {roll:+.0f}°"
-        device = self.found.image.device
+        device = self.maps.image.device
         return f"<Result '{self.name}': {size}×{size} {', '.join(maps)}{turned}; on {device}>"
 
     def _repr_html_(self) -> str:

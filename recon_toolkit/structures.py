@@ -151,7 +151,7 @@ class Reconstruction:
     canonical_mask: Tensor | None = None  # (B, H, W) bool: the object without what is around it
     light: Tensor | None = None  # (B, 5): ambient, diffuse, direction
     view: Tensor | None = None  # (B, 6): rotation x, y, z in radians, translation x, y, z
-    confidence: Tensor | None = None  # (B, 1, H, W) spread sigma of the plain reconstruction
+    confidence: Tensor | None = None  # (B, 1, H, W) sigma of the plain reconstruction
     points: Tensor | None = None  # (B, N, 3) of the object's surface in its own frame, z up, about its middle
     points_mask: Tensor | None = None  # (B, N) bool, which of them belong to the object; all if None
 

@@ -201,19 +201,19 @@ def test_a_failure_of_the_command_itself_leaves_nothing_running(table, tmp_path)
     store = Store(tmp_path / "runs")
     with pytest.raises(RuntimeError, match="the view broke"):
         Runner(plan, store, devices=["cpu"], rows=["full"], show=show).run()
-    assert not any(store.busy(training.address) for training in plan.trainings())
+    assert not any(store.busy(training.digest) for training in plan.trainings())
 
 
-def test_a_claimed_training_is_elsewhere_and_taken_up_when_it_is_free(table, tmp_path):
+def test_a_locked_training_is_elsewhere_and_taken_up_when_it_is_free(table, tmp_path):
     plan, store = planned(table, tmp_path), Store(tmp_path / "runs")
-    claim = store.claim(plan.rows[0].trainings[0].address)
-    assert claim is not None and store.claim(plan.rows[0].trainings[0].address) is None
+    lock = store.lock(plan.rows[0].trainings[0].digest)
+    assert lock is not None and store.lock(plan.rows[0].trainings[0].digest) is None
     seen = []
 
     def show(states):
         seen.append(states[0].status)
         if seen[-1] == "elsewhere" and len(seen) == 3:
-            claim.release()
+            lock.release()
 
     assert Runner(plan, store, devices=["cpu"], rows=["full"], show=show, in_process=True).run()
     assert seen[:3] == ["elsewhere"] * 3 and seen[-1] == "done"

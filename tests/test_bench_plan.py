@@ -61,18 +61,18 @@ def test_settings_of_the_command_come_last(table, tmp_path):
     assert {t.resolved.pipeline.training.steps for t in found.trainings()} == {2}
     assert {t.seed for t in found.trainings()} == {5}
     first, second = found.trainings()
-    assert first.address == second.address  # now both rows say the same, and are trained once
+    assert first.digest == second.digest  # now both rows say the same, and are trained once
 
 
 def test_an_address_changes_with_contents_and_with_nothing_else(table, tmp_path):
-    before = [t.address for t in plan(table(), tmp_path).trainings()]
+    before = [t.digest for t in plan(table(), tmp_path).trainings()]
     assert len(set(before)) == 3
     renamed = table(ROWS.replace("no light", "dark").replace("full: {}", "whole: {note: the base}"))
-    assert [t.address for t in plan(renamed, tmp_path).trainings()] == before
+    assert [t.digest for t in plan(renamed, tmp_path).trainings()] == before
     changed = table(ROWS.replace("shading: false", "shading: false, flip_depth: false"))
-    after = [t.address for t in plan(changed, tmp_path).trainings()]
+    after = [t.digest for t in plan(changed, tmp_path).trainings()]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
-    scored = [t.address for t in plan(table(), tmp_path, overrides=["evaluation.images=4"]).trainings()]
+    scored = [t.digest for t in plan(table(), tmp_path, overrides=["evaluation.images=4"]).trainings()]
     assert not set(scored) & set(before)
 
 
@@ -82,19 +82,19 @@ def test_a_changed_plugin_file_changes_the_rows_that_use_it(table, tmp_path):
     path = table(
         "  full: {}\n  mine: {losses: {mine: {name: mine}}}\n", HEAD.replace("rows:", "plugins: [mine.py]\nrows:")
     )
-    before = {t.row: t.address for t in plan(path, tmp_path, seeds=[0]).trainings()}
+    before = {t.row: t.digest for t in plan(path, tmp_path, seeds=[0]).trainings()}
     (tmp_path / "mine.py").write_text(source.replace(".abs()", ".square()"))
-    after = {t.row: t.address for t in plan(path, tmp_path, seeds=[0]).trainings()}
+    after = {t.row: t.digest for t in plan(path, tmp_path, seeds=[0]).trainings()}
     assert before["full"] == after["full"] and before["mine"] != after["mine"]
 
 
 def test_weights_count_by_their_contents(table, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"one")
     path = table("  full: {renderer: {name: learned, weights: " + str(tmp_path / "a.safetensors") + "}}\n")
-    before = plan(path, tmp_path).trainings()[0].address
-    assert plan(path, tmp_path).trainings()[0].address == before
+    before = plan(path, tmp_path).trainings()[0].digest
+    assert plan(path, tmp_path).trainings()[0].digest == before
     (tmp_path / "a.safetensors").write_bytes(b"two")
-    assert plan(path, tmp_path).trainings()[0].address != before
+    assert plan(path, tmp_path).trainings()[0].digest != before
 
 
 def test_a_preparation_is_trained_for_the_rows_that_name_it(table, tmp_path, tiny):
@@ -103,9 +103,9 @@ def test_a_preparation_is_trained_for_the_rows_that_name_it(table, tmp_path, tin
     found = plan(table(rows, head), tmp_path)
     prepared, full, using = found.trainings()
     assert prepared.row == "other" and prepared.resolved.pipeline.training.steps == 4
-    assert using.needs == (prepared.address,) and full.needs == ()
+    assert using.needs == (prepared.digest,) and full.needs == ()
     weights = using.resolved.components["renderer",].options["weights"]
-    assert weights == (tmp_path / "runs" / prepared.address).resolve()
+    assert weights == (tmp_path / "runs" / prepared.digest).resolve()
 
 
 WRONG = {
@@ -158,20 +158,20 @@ def test_a_metric_of_depth_needs_data_with_depth(table, tmp_path):
     rows = "  full: {dataset: {name: image-folder}}\n"
     with pytest.raises(DataError, match=r"row 'full': the metric 'side' needs true depth.*image-folder"):
         plan(table(rows), tmp_path, data=tmp_path / "data")
-    # Without such a metric the same table is sound, and the folder's contents are part of the address.
+    # Without such a metric the same table is sound, and the folder's contents are part of the digest.
     pictures = table(rows + "metrics: [psnr]\n")
-    before = plan(pictures, tmp_path, data=tmp_path / "data").trainings()[0].address
+    before = plan(pictures, tmp_path, data=tmp_path / "data").trainings()[0].digest
     Image.new("RGB", (40, 40), (1, 2, 3)).save(tmp_path / "data" / "train" / "0.png")
-    assert plan(pictures, tmp_path, data=tmp_path / "data").trainings()[0].address != before
+    assert plan(pictures, tmp_path, data=tmp_path / "data").trainings()[0].digest != before
 
 
 def test_trainings_of_another_version_are_refused(table, tmp_path):
     found, store = plan(table(), tmp_path), Store(tmp_path / "runs")
     training = found.trainings()[0]
     record = begun(training, "toy", ["run"])
-    store.write(training.address, record)
+    store.write(training.digest, record)
     check_versions(store, found.trainings())  # its own version
-    store.write(training.address, record.model_copy(update={"version": "0.0.1"}))
+    store.write(training.digest, record.model_copy(update={"version": "0.0.1"}))
     with pytest.raises(DataError, match=r"made with recon-toolkit 0\.0\.1.*'full' \(seed 0\).*--out"):
         check_versions(store, found.trainings())
 
@@ -179,7 +179,7 @@ def test_trainings_of_another_version_are_refused(table, tmp_path):
 def test_a_record_that_was_cut_off_is_named(table, tmp_path):
     found, store = plan(table(), tmp_path), Store(tmp_path / "runs")
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / f"{found.trainings()[0].address}.json").write_text('{"format": "recon')
+    (tmp_path / "runs" / f"{found.trainings()[0].digest}.json").write_text('{"format": "recon')
     with pytest.raises(DataError, match=r"no record of this version.*delete it"):
         check_versions(store, found.trainings())
 
@@ -211,10 +211,10 @@ def test_two_plugins_of_the_same_file_name_both_count(table, tmp_path):
         (tmp_path / name / "mine.py").write_text(source.format(name))
     rows = "  full: {losses: {one: {name: one}, two: {name: two}}}\n"
     path = table(rows, HEAD.replace("rows:", "plugins: [one/mine.py, two/mine.py]\nrows:"))
-    seen = {plan(path, tmp_path, seeds=[0]).trainings()[0].address}
+    seen = {plan(path, tmp_path, seeds=[0]).trainings()[0].digest}
     for name in ("one", "two"):
         (tmp_path / name / "mine.py").write_text(source.format(name) + "# changed\n")
-        seen.add(plan(path, tmp_path, seeds=[0]).trainings()[0].address)
+        seen.add(plan(path, tmp_path, seeds=[0]).trainings()[0].digest)
     assert len(seen) == 3
 
 
@@ -224,11 +224,11 @@ def test_photographs_behind_generated_faces_count_by_their_contents(table, tmp_p
     for folder, colour in (("a/photos", 40), ("b/photos", 200)):
         (tmp_path / folder).mkdir(parents=True)
         Image.new("RGB", (64, 64), (colour, 90, 120)).save(tmp_path / folder / "0.png")
-    addresses = [
-        plan(table(f"  full: {{dataset: {{background: {tmp_path / folder}}}}}\n"), tmp_path).trainings()[0].address
+    digests = [
+        plan(table(f"  full: {{dataset: {{background: {tmp_path / folder}}}}}\n"), tmp_path).trainings()[0].digest
         for folder in ("a/photos", "b/photos")
     ]
-    assert addresses[0] != addresses[1]
+    assert digests[0] != digests[1]
 
 
 @pytest.mark.parametrize(

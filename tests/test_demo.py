@@ -41,7 +41,7 @@ from demo_requests import (
 from devtools import Browser, find_browser
 from recon_demo import server as protocol
 from recon_demo.limits import Limits
-from recon_demo.server import address_of, listen, listens_to_this_machine_only
+from recon_demo.server import listen, listens_to_this_machine_only, url_of
 
 from recon_toolkit import Detection, Reconstructor
 from recon_toolkit.assembly import build_model
@@ -383,7 +383,7 @@ def test_a_host_that_is_not_this_machine(host: str, capsys: pytest.CaptureFixtur
 def test_addresses_and_limits() -> None:
     with listen("0.0.0.0", 0) as everywhere, listen("localhost", 0) as here:
         assert not listens_to_this_machine_only(everywhere) and listens_to_this_machine_only(here)
-        assert address_of(everywhere) == f"http://localhost:{everywhere.getsockname()[1]}/"
+        assert url_of(everywhere) == f"http://localhost:{everywhere.getsockname()[1]}/"
     with pytest.raises(ReconError, match="faces of the demo is 0"):
         Limits(faces=0)
 

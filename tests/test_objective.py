@@ -9,7 +9,7 @@ from recon_toolkit.assembly import LossTerm
 from recon_toolkit.data.fields import mirror
 from recon_toolkit.data.sampling import endless, mirrored, share_of
 from recon_toolkit.errors import ConfigError, ReconError
-from recon_toolkit.losses import Objective, masked_mean, negative_log_likelihood, spread_for
+from recon_toolkit.losses import Objective, masked_mean, negative_log_likelihood, sigma_for
 from recon_toolkit.models import Step
 from recon_toolkit.structures import Batch, ImagePair, ModelOutput
 
@@ -67,8 +67,8 @@ def test_a_mask_is_pooled_to_a_coarser_residual():
 def test_a_residual_takes_the_confidence_of_its_own_size():
     fine, coarse = torch.full((2, 1, 8, 8), 0.3), torch.full((2, 1, 2, 2), 0.7)
     pair = output(spreads=(fine, coarse)).pairs["plain"]
-    assert spread_for(pair, 2, 2) is coarse and spread_for(pair, 8, 8) is fine
-    other = spread_for(pair, 4, 4)
+    assert sigma_for(pair, 2, 2) is coarse and sigma_for(pair, 8, 8) is fine
+    other = sigma_for(pair, 4, 4)
     assert other.shape == (2, 1, 4, 4) and other.mean().item() == pytest.approx(0.3)
 
 

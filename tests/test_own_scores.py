@@ -6,9 +6,9 @@ import pytest
 import torch
 from recon_bench.report import METRICS, known_baselines, known_metrics
 
-from recon_toolkit.metrics.contributed import Metric, OwnScores, OwnScoresCollector, Scored, ScoreSheet
+from recon_toolkit.metrics.contributed import Metric, MetricCollector, MetricScores, MetricSet, Scored
 
-SHEET = ScoreSheet(
+SHEET = MetricSet(
     (Metric("error", "error mm", 1, "lower", ratio_to="worst-guess"), Metric("share", "share", 2, "higher")),
     {"worst-guess": "worst guess", "unused": "never given"},
 )
@@ -20,7 +20,7 @@ def column(*values):
 
 @pytest.fixture
 def collected():
-    collector = OwnScoresCollector(SHEET)
+    collector = MetricCollector(SHEET)
     guess = {"error": column(4.0, 8.0), "share": column(0.0, 0.5)}
     collector.add(
         Scored({"error": column(1.0, 3.0), "share": column(1.0, 0.5)}, {"worst-guess": guess}, ["cup", "pot"])
@@ -42,7 +42,7 @@ def test_means_ratios_and_groups_are_those_worked_out_by_hand(collected):
     assert found.ratio(found.metrics[0], found.groups["pot"]) == 3 / 8
     assert found.text() == "error mm 2.0 (0.25 × worst guess), share 0.50"
     assert found.log() == {"error": 2.0, "share": 0.5, "error_ratio": 0.25}
-    assert OwnScores.model_validate_json(found.model_dump_json()) == found
+    assert MetricScores.model_validate_json(found.model_dump_json()) == found
 
 
 def test_columns_are_those_of_scores_csv(collected):
@@ -52,7 +52,7 @@ def test_columns_are_those_of_scores_csv(collected):
 
 
 def test_one_group_is_no_group():
-    collector = OwnScoresCollector(ScoreSheet(SHEET.metrics))
+    collector = MetricCollector(MetricSet(SHEET.metrics))
     collector.add(Scored({"error": column(1.0, 2.0), "share": column(1.0, 1.0)}, groups=["cup", "cup"]))
     found = collector.report()
     assert found.groups == {} and found.baselines == {} and found.ratio(found.metrics[0]) is None
@@ -60,10 +60,10 @@ def test_one_group_is_no_group():
 
 def test_a_missing_metric_is_named():
     with pytest.raises(ValueError, match="lack share"):
-        OwnScoresCollector(SHEET).add(Scored({"error": column(1.0)}))
+        MetricCollector(SHEET).add(Scored({"error": column(1.0)}))
 
 
 def test_tables_know_the_metrics_of_their_models():
-    known = known_metrics([SHEET, ScoreSheet(())])
+    known = known_metrics([SHEET, MetricSet(())])
     assert known["error"].needs == "own" and known["mad"] is METRICS["mad"] and "error" not in METRICS
     assert known_baselines([SHEET])["worst-guess"] == "worst guess"

@@ -281,3 +281,17 @@ def test_a_plugin_declares_a_kind_that_others_fill(tmp_path: Path) -> None:
     (failure,) = host.failures
     assert failure.requested and "of kind 'bakre' (nearest is 'baker')" in failure.cause
     assert host.registry.names("baker") == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("from recon_toolkit.evaluation.depth import depth_metrics", "it is recon_toolkit.metrics now"),
+        ("import recon_toolkit.training", "it is recon_toolkit.engine now"),
+        ("from recon_toolkit.data.regions import decode", "docs/architecture.md says where things are now"),
+    ],
+)
+def test_a_plugin_file_of_the_former_layout_is_told_what_to_change(line: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text(line)
+    (failure,) = load_plugins([tmp_path / "old.py"]).failures
+    assert told in failure.cause

@@ -26,7 +26,7 @@ from recon_toolkit.engine.log import DAMAGED, MetricsLog, read_log
 from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.errors import CheckpointError, DataError, ReconError, TrainingError
 from recon_toolkit.files import is_partial, json_text, remove_partials, write_text, writing
-from recon_toolkit.inference.folder import claim
+from recon_toolkit.inference.folder import locked_folder
 from recon_toolkit.inference.models import load_model
 from recon_toolkit.plugins import load_plugins
 
@@ -108,7 +108,7 @@ def test_a_record_that_is_written_tidies_up_what_lies_there_for_long(tmp_path: P
 
 def test_a_folder_of_results_may_hold_what_a_killed_process_left(tmp_path: Path) -> None:
     (tmp_path / ".reconstructions.json.partial-0123abcd").write_text("half")
-    with claim(tmp_path):
+    with locked_folder(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["reconstructions.json"]
 
@@ -122,7 +122,7 @@ def test_impossible_places_are_one_message(resolved: ResolvedPipeline, tmp_path:
     with pytest.raises(ReconError) as told:
         run_pipeline(resolved, out=tmp_path / name, device="cpu")
     assert told.value.exit_code == 2 and told.value.remedy
-    with pytest.raises(DataError), claim(tmp_path / name):
+    with pytest.raises(DataError), locked_folder(tmp_path / name):
         pass
     if name != "file":
         with pytest.raises(DataError):

@@ -20,14 +20,14 @@ from recon_toolkit.result import Result
 from recon_toolkit.structures import Reconstruction
 from recon_toolkit.viewer import ViewerScene, scene_of, viewer_document, viewer_part
 from recon_toolkit.viewer.page import _asset, script
-from recon_toolkit.viewer.payload import LARGEST, STEPS, depth_grid, picture_address
+from recon_toolkit.viewer.payload import LARGEST, STEPS, depth_grid, image_uri
 from recon_toolkit.viewer.scene import facts_of
 
 ALL = torch.ones(SIZE, SIZE, dtype=torch.bool)
 
 
 def content_of(address: str | None) -> bytes:
-    """What a data address holds, by the standard library's reader."""
+    """What a data URI holds, by the standard library's reader."""
     assert address is not None and address.startswith("data:")
     with urlopen(address) as answer:
         return bytes(answer.read())
@@ -154,15 +154,15 @@ def test_large_and_narrow_depth_maps() -> None:
 def test_pictures_take_the_smaller_form() -> None:
     flat = torch.zeros(3, 32, 32)
     flat[:, 8:] = 1
-    png = picture_address(flat)
+    png = image_uri(flat)
     assert png.startswith("data:image/png")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(content_of(png)))), to_bytes(flat))
     waves = torch.sin(torch.linspace(0, 20, 256)[:, None] * torch.linspace(0, 1, 256)).expand(3, -1, -1) / 2 + 0.5
-    jpeg = picture_address(waves)
+    jpeg = image_uri(waves)
     assert jpeg.startswith("data:image/jpeg")
     error = np.asarray(Image.open(io.BytesIO(content_of(jpeg)))).astype(float) - to_bytes(waves)
     assert 10 * np.log10(255**2 / (error**2).mean()) > 38  # dB; 40 is what the eye cannot tell from the original
-    assert Image.open(io.BytesIO(content_of(picture_address(flat[:1])))).mode == "L"
+    assert Image.open(io.BytesIO(content_of(image_uri(flat[:1])))).mode == "L"
 
 
 def test_downloads_hold_their_bytes_or_lead_beside_the_page() -> None:

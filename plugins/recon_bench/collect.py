@@ -110,7 +110,7 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
     """The report of a table, with whatever of it is done.
 
     Args:
-        manifest: rows and addresses.
+        manifest: rows and digests.
         store: the run folders.
         folder: of the results, which run folders are named relative to.
 
@@ -126,8 +126,8 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
         for run in row_runs:
             if run.environment is not None:
                 surroundings.add(run.environment)
-        for _, address in next(row.trainings for row in manifest.rows if row.name == name):
-            for later in store.resumed(address):
+        for _, digest in next(row.trainings for row in manifest.rows if row.name == name):
+            for later in store.resumed(digest):
                 surroundings.add(later)
     rows = [_row(row, runs, manifest) for row in manifest.rows]
     _judge(rows, known, manifest.smallest_difference)
@@ -155,20 +155,20 @@ def collect(manifest: Manifest, store: Store, folder: Path) -> TableReport:
     )
 
 
-def _run(seed: int, address: str, store: Store, folder: Path, known: Collection[str]) -> _Run:
-    run = store.run(address)
+def _run(seed: int, digest: str, store: Store, folder: Path, known: Collection[str]) -> _Run:
+    run = store.run(digest)
     shown = Path(os.path.relpath(run, folder)).as_posix()
-    if not store.finished(address):
-        record = store.record(address)
+    if not store.finished(digest):
+        record = store.record(digest)
         status: Status = "pending"
-        if store.busy(address):
+        if store.busy(digest):
             status = "running"
         elif record is not None and record.status == "failed":
             status = "failed"
         cause = record.cause if record is not None and status == "failed" else None
         return _Run(SeedResult(seed=seed, status=status, run=shown, cause=cause))
-    summary = store.summary(address)
-    images = store.scores(address)
+    summary = store.summary(digest)
+    images = store.scores(digest)
     columns = [] if images is None else [name for name in known if name in images]
     scores = {name: float(images[name].mean()) for name in columns} if images is not None else {}
     result = SeedResult(
@@ -185,7 +185,7 @@ def _run(seed: int, address: str, store: Store, folder: Path, known: Collection[
         findings=summary.findings,
         scores={name: value for name, value in scores.items() if np.isfinite(value)},
     )
-    return _Run(result, images, store.environment(address))
+    return _Run(result, images, store.environment(digest))
 
 
 def _row(row: ManifestRow, runs: Mapping[str, Sequence[_Run]], manifest: Manifest) -> RowReport:

@@ -168,7 +168,7 @@ def _print_plan(plan: Plan, out: Path) -> None:
     store = Store(out / RUNS)
     lines = [("row", "seed", "run folder", "state")]
     for training in plan.trainings():
-        where = training.address
+        where = training.digest
         state = "done" if store.finished(where) else "running" if store.busy(where) else "to do"
         lines.append((training.row, str(training.seed), str(store.run(where)), state))
     print_table(lines)

@@ -24,13 +24,13 @@ from recon_toolkit.engine.checkpoint import WEIGHTS
 from recon_toolkit.engine.environment import Splits, open_splits
 from recon_toolkit.errors import ConfigError, DataError, ReconError, suggestion
 from recon_toolkit.files import content_key
-from recon_toolkit.metrics.contributed import Metric, ScoreSheet, sheet_of, sheet_of_pipeline
+from recon_toolkit.metrics.contributed import Metric, MetricSet, model_metrics, pipeline_metrics
 from recon_toolkit.models import Model
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress
 
 
-def address(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> str:
+def training_digest(resolved: ResolvedPipeline, data: Mapping[str, str], runs: Path) -> str:
     """The name of a training's run folder: 16 hexadecimal digits that are equal if the same would be trained.
 
     They cover the resolved pipeline with its seed and what it is scored on, the user's data (fingerprints by split;
@@ -143,7 +143,7 @@ class DataStore:
     def _check_metrics(self, resolved: ResolvedPipeline, splits: Splits) -> None:
         """Raise DataError if a scored model's data lack what a metric of the table needs."""
         model = resolved.components["model",].target
-        known = known_metrics([sheet_of_pipeline(resolved)])
+        known = known_metrics([pipeline_metrics(resolved)])
         for name in self.metrics:
             needs = known[name].needs if name in known else None
             if needs == "own":
@@ -160,8 +160,8 @@ class DataStore:
 
     def _check_own(self, resolved: ResolvedPipeline, splits: Splits, metric: str) -> None:
         have = () if splits.evaluation is None else splits.evaluation.fields
-        if metric not in {scored.name for scored in sheet_of_pipeline(resolved, have).metrics}:
-            missing = ", ".join(sheet_of_pipeline(resolved).missing(have))
+        if metric not in {scored.name for scored in pipeline_metrics(resolved, have).metrics}:
+            missing = ", ".join(pipeline_metrics(resolved).missing(have))
             raise DataError(
                 f"row '{resolved.name}': the metric '{metric}' needs {missing} of every image, which "
                 f"the split '{resolved.pipeline.evaluation.split}' of '{resolved.pipeline.dataset.name}' does not have",
@@ -182,14 +182,14 @@ class Training:
         row: the row's name, or the preparation's.
         seed: of the run.
         resolved: the pipeline.
-        address: names its run folder; equal for equal contents.
-        needs: addresses of the preparations that must be done before.
+        digest: names its run folder; equal for equal contents.
+        needs: digests of the preparations that must be done before.
     """
 
     row: str
     seed: int
     resolved: ResolvedPipeline
-    address: str
+    digest: str
     needs: tuple[str, ...] = ()
 
 
@@ -228,7 +228,7 @@ class Plan:
     data: Path | None = None
 
     @property
-    def sheets(self) -> list[ScoreSheet]:
+    def sheets(self) -> list[MetricSet]:
         """What the rows are judged by besides the toolkit's metrics."""
         return _sheets(self.rows)
 
@@ -304,7 +304,7 @@ def load_plan(
     if reader.problems:
         raise ConfigError(_once(reader.problems))
     used = {need for row in planned for training in row.trainings for need in training.needs}
-    wanted = {name: training for name, training in prepared.items() if training.address in used}
+    wanted = {name: training for name, training in prepared.items() if training.digest in used}
     return Plan(table_name(path.name), path, config, base, tuple(planned), wanted, folder)
 
 
@@ -332,18 +332,18 @@ def _known_keys(keys: Sequence[str | int]) -> Sequence[str]:
     return list(TableConfig.model_fields)
 
 
-def _all_sheets(host: PluginHost) -> list[ScoreSheet]:
+def _all_sheets(host: PluginHost) -> list[MetricSet]:
     """What all models there are are judged by: where no row could be resolved."""
     found = []
     for entry in host.registry.all():
         if entry.kind == "model":
             with contextlib.suppress(Exception):  # one that cannot be loaded brings no metric
-                found.append(sheet_of(entry.component.load()))
+                found.append(model_metrics(entry.component.load()))
     return found
 
 
-def _sheets(rows: Sequence[PlannedRow]) -> list[ScoreSheet]:
-    return [sheet_of_pipeline(training.resolved) for row in rows for training in row.trainings[:1]]
+def _sheets(rows: Sequence[PlannedRow]) -> list[MetricSet]:
+    return [pipeline_metrics(training.resolved) for row in rows for training in row.trainings[:1]]
 
 
 class _Rows:
@@ -377,8 +377,8 @@ class _Rows:
             self._refuse_prepared("preparation", name, changes)
             resolved = self._resolve(name, keys, [changes], self.config.seeds[0], "preparation", ())
             if resolved is not None:
-                where = address(resolved, self.data(resolved, False), self.runs)
-                found[name] = Training(name, self.config.seeds[0], resolved, where)
+                digest = training_digest(resolved, self.data(resolved, False), self.runs)
+                found[name] = Training(name, self.config.seeds[0], resolved, digest)
         return found
 
     def rows(self, prepared: Mapping[str, Training]) -> list[PlannedRow]:
@@ -398,8 +398,8 @@ class _Rows:
                 resolved = self._resolve(name, keys, [*common, changes], seed, "row", self.overrides)
                 if resolved is None:
                     break
-                where = address(resolved, self.data(resolved, True), self.runs)
-                trainings.append(Training(name, seed, resolved, where, needs))
+                digest = training_digest(resolved, self.data(resolved, True), self.runs)
+                trainings.append(Training(name, seed, resolved, digest, needs))
             pipeline = keys.pipeline or self.config.pipeline
             shown = tuple(f"{key}={value}" for key, value in flat(own.plain()))
             found.append(PlannedRow(name, keys, pipeline, shown, tuple(trainings), entry.place))
@@ -443,7 +443,7 @@ class _Rows:
     def _with_prepared(
         self, who: str, changes: Entry, prepared: Mapping[str, Training]
     ) -> tuple[Entry, tuple[str, ...]]:
-        """The changes with every ``prepared:NAME`` as a path, and the addresses of those."""
+        """The changes with every ``prepared:NAME`` as a path, and the digests of those."""
         needs: list[str] = []
 
         def replaced(entry: Entry) -> Entry:
@@ -461,8 +461,8 @@ class _Rows:
                     where, remedy = str(entry.place), suggestion(name, known)
                     self.problems.append(ReconError(f"{who}: {text}", where=where, remedy=remedy))
                 return entry
-            needs.append(prepared[name].address)
-            return Entry(str((self.runs / prepared[name].address).resolve()), entry.place)
+            needs.append(prepared[name].digest)
+            return Entry(str((self.runs / prepared[name].digest).resolve()), entry.place)
 
         return replaced(changes), tuple(dict.fromkeys(needs))
 

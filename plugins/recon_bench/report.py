@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.metrics.contributed import Metric, ScoreSheet
+from recon_toolkit.metrics.contributed import Metric, MetricSet
 
 #: Those of the toolkit; models may bring more.
 METRICS = {
@@ -33,12 +33,12 @@ METRICS = {
 BASELINES = {"constant": "constant depth", "average": "average depth"}
 
 
-def known_metrics(sheets: Iterable[ScoreSheet]) -> dict[str, Metric]:
+def known_metrics(sheets: Iterable[MetricSet]) -> dict[str, Metric]:
     """The toolkit's metrics and those of some models and pipelines, by name."""
     return METRICS | {metric.name: metric for sheet in sheets for metric in sheet.metrics}
 
 
-def known_baselines(sheets: Iterable[ScoreSheet]) -> dict[str, str]:
+def known_baselines(sheets: Iterable[MetricSet]) -> dict[str, str]:
     """The toolkit's baselines and those of some models and pipelines: name → label."""
     return BASELINES | {name: label for sheet in sheets for name, label in sheet.baselines.items()}
 

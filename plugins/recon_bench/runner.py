@@ -79,10 +79,10 @@ class Job:
     state: RunState
     tail: LogTail
     process: Process | None = None
-    claim: FileLock | None = None  # held while the process runs
+    lock: FileLock | None = None  # held while the process runs
     device: str = ""
     began: float = 0.0
-    others: list[Job] = field(default_factory=list)  # of the same address: rows may say the same
+    others: list[Job] = field(default_factory=list)  # of the same digest: rows may say the same
 
 
 class Runner:
@@ -116,19 +116,19 @@ class Runner:
         wanted = [t for t in plan.trainings() if rows is None or t.row in rows]
         needed = {need for training in wanted for need in training.needs}
         self.jobs: list[Job] = []
-        by_address: dict[str, Job] = {}
+        by_digest: dict[str, Job] = {}
         for training in plan.trainings():
-            if training not in wanted and training.address not in needed:
+            if training not in wanted and training.digest not in needed:
                 continue
-            job = Job(training, RunState(training.row, training.seed), LogTail(store.run(training.address)))
-            first = by_address.setdefault(training.address, job)
+            job = Job(training, RunState(training.row, training.seed), LogTail(store.run(training.digest)))
+            first = by_digest.setdefault(training.digest, job)
             if first is job:
                 self.jobs.append(job)
             else:
                 first.others.append(job)
 
     def states(self) -> list[RunState]:
-        """Of all trainings; those of one address move together."""
+        """Of all trainings; those of one digest move together."""
         return [job.state for first in self.jobs for job in (first, *first.others)]
 
     def run(self) -> bool:
@@ -176,7 +176,7 @@ class Runner:
 
     def _look(self, job: Job) -> None:
         """Bring a job's state up to date with what lies in its folder."""
-        state, address = job.state, job.training.address
+        state, digest = job.state, job.training.digest
         if state.status in ("done", "failed"):
             return
         if job.process is not None:
@@ -185,14 +185,14 @@ class Runner:
             state.seconds = time.monotonic() - job.began
             if code is not None:
                 self._ended(job, code)
-        elif self.store.finished(address):
+        elif self.store.finished(digest):
             self._read_log(job)
             state.status = "done"
-        elif self.store.busy(address):
+        elif self.store.busy(digest):
             self._read_log(job)
             state.status = "elsewhere"
         else:
-            record = self.store.record(address)
+            record = self.store.record(digest)
             # An older failure is tried again; one while this command runs is another process's.
             failed = record is not None and record.status == "failed" and (record.ended or "") >= self._began
             state.status = "failed" if failed else "pending"
@@ -201,7 +201,7 @@ class Runner:
     def _read_log(self, job: Job) -> None:
         state = job.state
         training = job.training.resolved.pipeline.training
-        steps = training.steps or state.steps or recorded_steps(self.store.run(job.training.address))
+        steps = training.steps or state.steps or recorded_steps(self.store.run(job.training.digest))
         state.steps = steps or 0
         for entry in job.tail.read():
             state.step = int(entry["step"])
@@ -210,29 +210,29 @@ class Runner:
 
     def _ended(self, job: Job, code: int) -> None:
         job.process = None
-        address = job.training.address
-        if self.store.finished(address):
+        digest = job.training.digest
+        if self.store.finished(digest):
             self._close(job, "done", None)
         else:
-            self._close(job, "failed", self._cause(address, code))
+            self._close(job, "failed", self._cause(digest, code))
 
     def _close(self, job: Job, status: Literal["done", "failed"], cause: str | None) -> None:
         """A training is over: say so in its record, and let others have its folder."""
-        address = job.training.address
-        record = self.store.record(address) or begun(job.training, self.plan.name, [])
+        digest = job.training.digest
+        record = self.store.record(digest) or begun(job.training, self.plan.name, [])
         job.state.status, job.state.cause = status, cause
-        self.store.write(address, record.model_copy(update={"status": status, "cause": cause, "ended": now()}))
+        self.store.write(digest, record.model_copy(update={"status": status, "cause": cause, "ended": now()}))
         self._release(job)
 
     @staticmethod
     def _release(job: Job) -> None:
-        if job.claim is not None:
-            job.claim.release()
-            job.claim = None
+        if job.lock is not None:
+            job.lock.release()
+            job.lock = None
 
-    def _cause(self, address: str, code: int) -> str:
+    def _cause(self, digest: str, code: int) -> str:
         """The errors that the run printed, or how it ended."""
-        path = self.store.output(address)
+        path = self.store.output(digest)
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         if errors:
@@ -250,7 +250,7 @@ class Runner:
         for job in self.jobs:
             if job.process is not None:
                 free.remove(job.device)
-        states = {job.training.address: job.state for job in self.jobs}
+        states = {job.training.digest: job.state for job in self.jobs}
         for job in self.jobs:
             if not free:
                 return
@@ -268,23 +268,23 @@ class Runner:
                     free.pop(0)
 
     def _start(self, job: Job) -> None:
-        """Claim the training's folder and start its process; if somebody else has claimed it, it is elsewhere."""
+        """Lock the training's folder and start its process; if somebody else has locked it, it is elsewhere."""
         training, device = job.training, job.device
-        job.claim = self.store.claim(training.address)
-        if job.claim is None:
+        job.lock = self.store.lock(training.digest)
+        if job.lock is None:
             job.state.status = "elsewhere"
             return
-        write_text(self.store.pipeline(training.address), training.resolved.to_yaml())
+        write_text(self.store.pipeline(training.digest), training.resolved.to_yaml())
         words = self.command(training, device)
-        self.store.write(training.address, begun(training, self.plan.name, [_RECON[-1], *words]))
+        self.store.write(training.digest, begun(training, self.plan.name, [_RECON[-1], *words]))
         job.began = time.monotonic()
         job.state.status = "running"
         if self.in_process:
             self.show(self._copied_states())
-            with self.store.output(training.address).open("w", encoding="utf-8") as text:
+            with self.store.output(training.digest).open("w", encoding="utf-8") as text:
                 job.process = _Here(words, text)
             return
-        with self.store.output(training.address).open("wb") as output:
+        with self.store.output(training.digest).open("wb") as output:
             # In a session of its own, so that Ctrl-C reaches it through us, and once.
             job.process = subprocess.Popen(
                 [*_RECON, *words],
@@ -296,9 +296,9 @@ class Runner:
 
     def command(self, training: Training, device: str) -> list[str]:
         """The words of `recon run` for a training."""
-        run = self.store.run(training.address)
-        words = ["run", "--pipeline", str(self.store.pipeline(training.address)), "--out", str(run), "--device", device]
-        if self.store.started(training.address):
+        run = self.store.run(training.digest)
+        words = ["run", "--pipeline", str(self.store.pipeline(training.digest)), "--out", str(run), "--device", device]
+        if self.store.started(training.digest):
             words.append("--resume")
         if self.plan.data is not None and reads_folder(training.resolved):
             words += ["--data", str(self.plan.data)]
@@ -323,7 +323,7 @@ class Runner:
         until = time.monotonic() + GRACE
         for job in running:
             self._wait(job, max(0.0, until - time.monotonic()))
-            job.state.status = "done" if self.store.finished(job.training.address) else "pending"
+            job.state.status = "done" if self.store.finished(job.training.digest) else "pending"
             self._release(job)
 
     @staticmethod

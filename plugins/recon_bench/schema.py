@@ -11,7 +11,7 @@ from recon_bench.report import SMALLEST, Published, known_baselines, known_metri
 from recon_toolkit.config.document import Entry
 from recon_toolkit.config.problems import Problem
 from recon_toolkit.errors import ReconError, suggestion
-from recon_toolkit.metrics.contributed import ScoreSheet
+from recon_toolkit.metrics.contributed import MetricSet
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -112,7 +112,7 @@ def command_problems(
         yield ReconError("a seed is given twice", where="--seed", remedy="one training is no evidence for itself")
 
 
-def name_problems(tree: Entry, config: TableConfig, base: str, sheets: Sequence[ScoreSheet]) -> Iterator[ReconError]:
+def name_problems(tree: Entry, config: TableConfig, base: str, sheets: Sequence[MetricSet]) -> Iterator[ReconError]:
     """Metrics, baselines and rows that are named but not there.
 
     Args:
@@ -134,7 +134,7 @@ def name_problems(tree: Entry, config: TableConfig, base: str, sheets: Sequence[
             yield Problem(text, tree, ("rows", row, "against"), remedy=remedy)
 
 
-def _score_problems(tree: Entry, config: TableConfig, sheets: Sequence[ScoreSheet]) -> Iterator[ReconError]:
+def _score_problems(tree: Entry, config: TableConfig, sheets: Sequence[MetricSet]) -> Iterator[ReconError]:
     metrics, baselines = known_metrics(sheets), known_baselines(sheets)
     for number, name in enumerate(config.metrics):
         if name not in metrics:

@@ -47,7 +47,7 @@ class RunRecord(BaseModel):
 
 
 class Store:
-    """Run folders by address.
+    """Run folders by digest.
 
     Args:
         folder: where they lie; made if need be.
@@ -56,25 +56,25 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def run(self, address: str) -> Path:
-        """The run folder of an address."""
-        return self.folder / address
+    def run(self, digest: str) -> Path:
+        """The run folder of an digest."""
+        return self.folder / digest
 
-    def pipeline(self, address: str) -> Path:
+    def pipeline(self, digest: str) -> Path:
         """The pipeline that its run was started with."""
-        return self.folder / f"{address}.yaml"
+        return self.folder / f"{digest}.yaml"
 
-    def output(self, address: str) -> Path:
+    def output(self, digest: str) -> Path:
         """What its run printed."""
-        return self.folder / f"{address}.log"
+        return self.folder / f"{digest}.log"
 
-    def record(self, address: str) -> RunRecord | None:
+    def record(self, digest: str) -> RunRecord | None:
         """What happened to it; None if nothing has.
 
         Raises:
             DataError: the record cannot be read, e.g. because another version wrote it.
         """
-        path = self._record(address)
+        path = self._record(digest)
         try:
             return RunRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -83,65 +83,65 @@ class Store:
             raise DataError(
                 f"is no record of this version of the toolkit ({str(error).partition(chr(10))[0]})",
                 where=str(path),
-                remedy=f"delete it and {self.run(address)} to train the row again, or choose another --out",
+                remedy=f"delete it and {self.run(digest)} to train the row again, or choose another --out",
             ) from error
 
-    def write(self, address: str, record: RunRecord) -> None:
+    def write(self, digest: str, record: RunRecord) -> None:
         """Write the record."""
-        write_text(self._record(address), record.model_dump_json(indent=1) + "\n", durable=True)
+        write_text(self._record(digest), record.model_dump_json(indent=1) + "\n", durable=True)
 
-    def _record(self, address: str) -> Path:
-        return self.folder / f"{address}.json"
+    def _record(self, digest: str) -> Path:
+        return self.folder / f"{digest}.json"
 
-    def finished(self, address: str) -> bool:
+    def finished(self, digest: str) -> bool:
         """Whether its run has come to its end; one whose training failed has not."""
-        if not (self.run(address) / SUMMARY).is_file():
+        if not (self.run(digest) / SUMMARY).is_file():
             return False
         try:
-            return self.summary(address).status == "finished"
+            return self.summary(digest).status == "finished"
         except DataError:  # whoever reads it says what is wrong with it
             return True
 
-    def started(self, address: str) -> bool:
+    def started(self, digest: str) -> bool:
         """Whether there is something to continue."""
-        return (self.run(address) / PIPELINE).is_file()
+        return (self.run(digest) / PIPELINE).is_file()
 
-    def busy(self, address: str) -> bool:
-        """Whether some process, here or elsewhere, has claimed it, or writes to its run folder now."""
-        return _held(self._claim(address)) or _held(self.run(address) / LOCK)
+    def busy(self, digest: str) -> bool:
+        """Whether some process, here or elsewhere, has locked it, or writes to its run folder now."""
+        return _held(self._lock_path(digest)) or _held(self.run(digest) / LOCK)
 
-    def claim(self, address: str) -> FileLock | None:
+    def lock(self, digest: str) -> FileLock | None:
         """Claim it for a training that this process starts; None if another one has it. Released by the caller."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._claim(address))
+        lock = FileLock(self._lock_path(digest))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        if _held(self.run(address) / LOCK):  # a training whose bench was killed goes on alone
+        if _held(self.run(digest) / LOCK):  # a training whose bench was killed goes on alone
             lock.release()
             return None
         return lock
 
-    def _claim(self, address: str) -> Path:
-        return self.folder / f"{address}.claim"
+    def _lock_path(self, digest: str) -> Path:
+        return self.folder / f"{digest}.claim"
 
-    def summary(self, address: str) -> RunSummary:
+    def summary(self, digest: str) -> RunSummary:
         """What its run found. Raises DataError if the file is damaged or of another version."""
-        path = self.run(address) / SUMMARY
+        path = self.run(digest) / SUMMARY
         return _parsed(RunSummary, path)
 
-    def environment(self, address: str) -> Environment:
+    def environment(self, digest: str) -> Environment:
         """What its run was made with."""
-        return _parsed(Environment, self.run(address) / ENVIRONMENT)
+        return _parsed(Environment, self.run(digest) / ENVIRONMENT)
 
-    def resumed(self, address: str) -> list[Environment]:
+    def resumed(self, digest: str) -> list[Environment]:
         """What later sessions of its run were made with."""
-        return [_parsed(Environment, path) for path in sorted(self.run(address).glob("environment-resumed-at-*.json"))]
+        return [_parsed(Environment, path) for path in sorted(self.run(digest).glob("environment-resumed-at-*.json"))]
 
-    def scores(self, address: str) -> pd.DataFrame | None:
+    def scores(self, digest: str) -> pd.DataFrame | None:
         """One row an image, or None if the run scored nothing. Raises DataError if the file is damaged."""
-        path = self.run(address) / IMAGE_SCORES
+        path = self.run(digest) / IMAGE_SCORES
         if not path.is_file():
             return None
         try:
@@ -204,11 +204,11 @@ def check_versions(store: Store, trainings: list[Training]) -> None:
     own = toolkit_version()
     others: dict[str, list[str]] = {}
     for training in trainings:
-        record = store.record(training.address)
-        if store.finished(training.address):
-            store.summary(training.address)
-            store.scores(training.address)
-            made = store.environment(training.address).versions.get("recon-toolkit", "?")
+        record = store.record(training.digest)
+        if store.finished(training.digest):
+            store.summary(training.digest)
+            store.scores(training.digest)
+            made = store.environment(training.digest).versions.get("recon-toolkit", "?")
             if made != own:
                 others.setdefault(made, []).append(f"'{training.row}' (seed {training.seed})")
         elif record is not None and record.version != own:
@@ -226,7 +226,7 @@ FILE = "table.json"
 
 
 class ManifestRow(BaseModel):
-    """A row: its trainings as (seed, address)."""
+    """A row: its trainings as (seed, digest)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -306,7 +306,7 @@ def manifest_of(plan: Plan, runs: str) -> Manifest:
                 changes=list(row.changes),
                 against=row.keys.against,
                 published=row.keys.published,
-                trainings=[(training.seed, training.address) for training in row.trainings],
+                trainings=[(training.seed, training.digest) for training in row.trainings],
             )
             for row in plan.rows
         ],

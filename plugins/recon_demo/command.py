@@ -78,7 +78,7 @@ def demo(
       recon demo --run runs/faces --port 0 --no-open
     """
     from recon_demo.limits import MEGABYTE, Limits
-    from recon_demo.server import address_of, listen, listens_to_this_machine_only
+    from recon_demo.server import listen, listens_to_this_machine_only, url_of
 
     listening = listen(host, port)  # before the model is loaded: a port that is taken is known at once
     with listening:
@@ -94,7 +94,7 @@ def demo(
         loaded = Reconstructor(models.default, search, models)
         local = listens_to_this_machine_only(listening)
         limits = Limits(upload_bytes=round(upload_limit * MEGABYTE), faces=faces)
-        address = address_of(listening)
+        address = url_of(listening)
         if not local:
             progress_of(context).warn(f"anyone who can reach port {listening.getsockname()[1]} here can send pictures")
         print(f"look at {address} (Ctrl-C ends this)", flush=True)
@@ -126,9 +126,9 @@ def view(
     from recon_demo.site import SiteApp, site_of
 
     site = SiteApp(site_of(path))
-    from recon_demo.server import address_of, listen, serve
+    from recon_demo.server import listen, serve, url_of
 
     with listen("127.0.0.1", port) as listening:
-        address = address_of(listening, path=site.start)
+        address = url_of(listening, path=site.start)
         print(f"look at {address} (Ctrl-C ends this)", flush=True)
         serve(site.app, listening, lambda: show(address) if open_browser else None)

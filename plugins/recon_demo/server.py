@@ -46,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
     return taken
 
 
-def address_of(listening: socket.socket, *, path: str = "/") -> str:
+def url_of(listening: socket.socket, *, path: str = "/") -> str:
     """The address to open in a browser."""
     host, port = listening.getsockname()[:2]
     if host in ("0.0.0.0", "::"):

@@ -11,7 +11,7 @@ from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.data.packing import DataContext, Skipped, Source, find_files, find_images, named, pack_sources
 from recon_toolkit.data.sampling import FOLDER_NAMES, SPLITS, divided, group_of, has_groups, split_called
 from recon_toolkit.errors import DataError, MissingSplit
-from recon_toolkit.files import legible
+from recon_toolkit.files import printable
 from recon_toolkit.progress import QUIET
 
 __all__ = ["SPLITS", "check_split", "data_root", "divided", "group_of", "has_groups", "split_folder"]
@@ -280,13 +280,13 @@ class DepthPairs:
                 remedy=f"{example} goes with {example.replace('image', 'depth')}",
             )
         skipped = [
-            Skipped(legible(path.relative_to(root).as_posix()), f"no {other} belongs to it")
+            Skipped(printable(path.relative_to(root).as_posix()), f"no {other} belongs to it")
             for files, other in ((images, "depth map"), (depths, "image"))
             for key, path in files.items()
             if key not in paired
         ]
         sources = [
-            Source(legible(path.relative_to(root).as_posix()), path, self.crop, depths[key])
+            Source(printable(path.relative_to(root).as_posix()), path, self.crop, depths[key])
             for key, path in images.items()
             if key in paired
         ]

@@ -17,14 +17,14 @@ from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.geometry import Camera
 from recon_toolkit.geometry.orthographic import DISTANCE, fixed_views, to_object
 from recon_toolkit.io.contact_sheet import cloud_pictures
-from recon_toolkit.metrics.contributed import Metric, Scorer, ScoreSheet
+from recon_toolkit.metrics.contributed import Metric, MetricSet, Scorer
 
 THRESHOLDS = (0.01, 0.02)
 #: Novel views of each object that depth and mask are compared in: the first ones.
 NOVEL = 5
 MEAN, RETRIEVED = "mean-shape", "retrieval"
 
-SHEET = ScoreSheet(
+SHEET = MetricSet(
     metrics=(
         Metric("to_truth", "prediction → truth ×100", 2, "lower", ratio_to=MEAN),
         Metric("from_truth", "truth → prediction ×100", 2, "lower", ratio_to=MEAN),
@@ -163,7 +163,7 @@ class PointCloud(Model):
         upsampling, collisions: of :func:`~recon_point_cloud.splat.pseudo_render`.
     """
 
-    scores: ClassVar[ScoreSheet] = SHEET
+    scores: ClassVar[MetricSet] = SHEET
     #: Pictures to reconstruct show one object on a plain background, as those that the model learns from do.
     detector: ClassVar[PlainBackground] = PlainBackground()
 

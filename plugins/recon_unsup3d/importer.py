@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recon_toolkit import CheckpointError, ConfigError, Imported
 from recon_toolkit.config.document import read
-from recon_toolkit.io.torch_files import Foreign
+from recon_toolkit.io.torch_files import OpaqueObject
 from recon_unsup3d.networks import SIZES, ConvAutoencoder, ConvConfidence, ConvRegressor
 
 
@@ -477,7 +477,7 @@ def _imported(
 def _left_out(tensors: Mapping[str, Any]) -> str:
     taken = {slot.key for slot in SLOTS}
     parts = [
-        f"{name[:40]} (a {value.name[:60]}, not loaded)" if isinstance(value, Foreign) else name[:40]
+        f"{name[:40]} (a {value.name[:60]}, not loaded)" if isinstance(value, OpaqueObject) else name[:40]
         for name, value in tensors.items()
         if name not in taken
     ]

@@ -12,7 +12,7 @@ import typer
 
 from recon_toolkit.cli.common import progress_of, settings_of
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import legible
+from recon_toolkit.files import printable
 
 if TYPE_CHECKING:
     from recon_toolkit.progress import Progress
@@ -136,7 +136,7 @@ def convert(
             except Exception as raised:  # whatever a file does, the others are converted
                 if len(jobs) == 1 and not isinstance(raised, (DataError, MemoryError, RecursionError)):
                     raise
-                error, place = _explained(raised), legible(job.source)
+                error, place = _explained(raised), printable(job.source)
                 if len(jobs) == 1:
                     raise DataError(error.message, where=error.where or place, remedy=error.remedy) from None
                 failed += 1
@@ -230,7 +230,7 @@ def _converted(
         return
     if view is not None:
         raise DataError(
-            "is no depth map", where=legible(job.source), remedy="leave --photo, --fov and --depth-scale out"
+            "is no depth map", where=printable(job.source), remedy="leave --photo, --fov and --depth-scale out"
         )
     shape = read_shape(job.source, progress.warn)
     made: dict[str, Shape] = {form_of(shape): shape}
@@ -269,7 +269,7 @@ def _from_depth(
 
     found, assumed = read_depth_map(job.source, fov=view.fov, photo=view.photo, scale=view.depth_scale)
     if assumed:
-        progress.warn(f"{legible(job.source)}: {assumed}")
+        progress.warn(f"{printable(job.source)}: {assumed}")
     for target in job.targets:
         held, suffix = forms_of(target), target.suffix.lower()
         wanted = form if form is not None else "mesh" if "mesh" in held else held[0]

@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 from recon_toolkit.data.decode import IMAGE_SUFFIXES
 from recon_toolkit.data.video import VIDEO_SUFFIXES
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import legible, size_of
+from recon_toolkit.files import printable, size_of
 
 ARCHIVE_SUFFIXES = (*(".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".zip"),)
 #: A tar's extended header is read into memory as a whole: larger ones are a fault or an attack.
@@ -125,7 +125,7 @@ def _tar_members(path: Path, limits: ArchiveLimits, total: int, skip: int) -> It
             if number > limits.members:
                 yield _too_many(limits)
                 return
-            name = legible(info.name)
+            name = printable(info.name)
             kind = "link" if info.issym() or info.islnk() else "folder" if info.isdir() else "file"
             kind = kind if kind != "file" or (info.isreg() and not info.issparse()) else "device"
             omitted = _omitted(name, kind, info.size, limits)
@@ -141,7 +141,7 @@ def _zip_members(path: Path, limits: ArchiveLimits, total: int, skip: int) -> It
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         for info in entries[: limits.members]:
-            name = legible(info.filename)
+            name = printable(info.filename)
             mode = info.external_attr >> 16
             kind = "folder" if info.is_dir() else "link" if stat.S_ISLNK(mode) else "file"
             kind = kind if not stat.S_IFMT(mode) or kind != "file" or stat.S_ISREG(mode) else "device"
@@ -226,7 +226,7 @@ def _zstd(raw: IO[bytes], path: Path) -> IO[bytes]:
         return found
     raise DataError(
         "is compressed by zstd, which this Python does not read",
-        where=legible(path),
+        where=printable(path),
         remedy="pip install zstandard, or unpack it",
     )
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from recon_toolkit.data.float_maps import ARRAYS, EXR, PFM, read_array, read_exr, read_float_tiff, read_pfm
 from recon_toolkit.errors import DataError, ReconError
-from recon_toolkit.files import legible, size_of
+from recon_toolkit.files import printable, size_of
 
 Rectangle = tuple[float, float, float, float]
 PixelRectangle = tuple[int, int, int, int]
@@ -242,7 +242,7 @@ def read_depth(path: str | Path, *, scale: DepthScale | None = None, ask: bool =
     if not integer:
         return values
     if ask and scale is None and own is None:
-        raise UnknownScale("its numbers are integers, and nothing says what depth they mean", where=legible(path))
+        raise UnknownScale("its numbers are integers, and nothing says what depth they mean", where=printable(path))
     scale = scale or own or DepthScale()
     depth = scale.offset + scale.slope * values
     return np.where(values == 0, np.nan, depth) if own is not None and own.sparse else depth
@@ -299,7 +299,7 @@ class _explained:
         # Decoders raise nearly anything on damaged data, so that everything but our own messages is translated.
         if error is None or isinstance(error, ReconError) or not isinstance(error, Exception):
             return False
-        place = legible(self.path)
+        place = printable(self.path)
         match error:
             case FileNotFoundError():
                 raise DataError("no such file", where=place, remedy="check the path") from None

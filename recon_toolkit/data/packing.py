@@ -30,7 +30,7 @@ from recon_toolkit.data.decode import (
 from recon_toolkit.data.fields import FieldSpec, field_specs
 from recon_toolkit.data.packed import FORMAT_VERSION, PackedImages, PackWriter
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import cache_root, legible
+from recon_toolkit.files import cache_root, printable
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.threads import given
 
@@ -102,18 +102,18 @@ def find_images(folder: Path, progress: Progress = QUIET) -> list[Path]:
         known = ", ".join(sorted(IMAGE_SUFFIXES))
         besides = f"; what is there: {unread_kinds}" if unread else ""
         raise DataError(
-            f"the folder holds no images{besides}", where=legible(folder), remedy=f"put images there ({known})"
+            f"the folder holds no images{besides}", where=printable(folder), remedy=f"put images there ({known})"
         )
     if unread:
-        progress.warn(f"{legible(folder)}: {len(unread)} files are of kinds that are not read: {unread_kinds}")
+        progress.warn(f"{printable(folder)}: {len(unread)} files are of kinds that are not read: {unread_kinds}")
     return files
 
 
 def named(root: Path, files: Sequence[Path]) -> dict[str, Path]:
-    """Files by their path below ``root``, legible; two that differ only in what is not get a number."""
+    """Files by their path below ``root``, printable; two that differ only in what is not get a number."""
     found: dict[str, Path] = {}
     for path in files:
-        name = plain = legible(path.relative_to(root).as_posix())
+        name = plain = printable(path.relative_to(root).as_posix())
         number = 1
         while name in found:
             number += 1
@@ -311,9 +311,9 @@ def _fingerprint(sources: Sequence[Source], size: int, scale: DepthScale | None)
             try:
                 state = path.stat()
             except OSError as error:  # packing will name it as skipped; the key must only differ
-                digest.update(f"{legible(path.name)}: {error.errno}".encode())
+                digest.update(f"{printable(path.name)}: {error.errno}".encode())
             else:
-                digest.update(f"{legible(path.name)}: {state.st_size} {state.st_mtime_ns}".encode())
+                digest.update(f"{printable(path.name)}: {state.st_size} {state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

@@ -18,7 +18,7 @@ from recon_toolkit.engine.validation import examples
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text, writing
 from recon_toolkit.geometry import Camera
-from recon_toolkit.metrics.contributed import GroupScores, OwnScores
+from recon_toolkit.metrics.contributed import GroupScores, MetricScores
 from recon_toolkit.metrics.report import Baselines
 from recon_toolkit.models import Model
 from recon_toolkit.pages import page
@@ -86,7 +86,7 @@ class RunSummary(BaseModel):
     lpips: float | None = None
     lpips_std: float | None = None
     held_out_loss: float | None = None
-    scores: OwnScores | None = None
+    scores: MetricScores | None = None
     notes: list[str] = []
     findings: list[str] = []
 
@@ -145,7 +145,7 @@ def write_page(run: Path, summary: RunSummary) -> None:
     """Write ``index.html`` and ``curves.png`` from what lies in a run folder."""
     _write_curves(run, summary)
     found = {path.name for path in run.iterdir()}
-    tables = [table for table in (_depth_scores(summary), _image_scores(summary), _own_scores(summary)) if table]
+    tables = [table for table in (_depth_scores(summary), _image_scores(summary), _metric_scores(summary)) if table]
     text = page(
         "recon_toolkit",
         "run.html",
@@ -185,7 +185,7 @@ def _held_out_loss(summary: RunSummary) -> str:
     return f"The loss on {summary.images} held-out images is {summary.held_out_loss:.3f}."
 
 
-def _own_scores(summary: RunSummary) -> _Table | None:
+def _metric_scores(summary: RunSummary) -> _Table | None:
     scores = summary.scores
     if scores is None:
         return None
@@ -195,7 +195,7 @@ def _own_scores(summary: RunSummary) -> _Table | None:
     return _Table(["", *(metric.label for metric in scores.metrics)], rows, _ratios(scores), own=True)
 
 
-def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[list[str]]:
+def _group_rows(name: str, scores: MetricScores, group: GroupScores) -> list[list[str]]:
     rows = [[name]]
     for label, values in (("this run", group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
         cells = (
@@ -206,7 +206,7 @@ def _group_rows(name: str, scores: OwnScores, group: GroupScores) -> list[list[s
     return rows
 
 
-def _ratios(scores: OwnScores) -> str:
+def _ratios(scores: MetricScores) -> str:
     parts = [
         f"{metric.label.partition(' ×')[0]} {ratio:.2f} × {scores.labels[metric.ratio_to or '']}"
         for metric in scores.metrics

@@ -21,7 +21,7 @@ from recon_toolkit.engine.validation import (
     evaluate,
     evaluate_held_out,
     evaluate_images,
-    evaluate_own,
+    evaluate_metrics,
     sheet_columns,
 )
 from recon_toolkit.errors import TrainingError
@@ -29,7 +29,7 @@ from recon_toolkit.files import write_text
 from recon_toolkit.geometry import Camera
 from recon_toolkit.io.contact_sheet import contact_sheet
 from recon_toolkit.io.maps import save_png
-from recon_toolkit.metrics.contributed import OwnScores, OwnScoresCollector, PipelineScorer, sheet_of_pipeline
+from recon_toolkit.metrics.contributed import MetricCollector, MetricScores, PipelineScorer, pipeline_metrics
 from recon_toolkit.metrics.images import ImageMetrics, ImageReport, Lpips, find_lpips
 from recon_toolkit.metrics.report import DepthEvaluator, ScoreReport
 from recon_toolkit.progress import Progress
@@ -96,13 +96,13 @@ class Reporter:
             description=description,
         )
 
-    def _evaluate_own(
+    def _evaluate_metrics(
         self, data: PackedImages | None, images: int | None, description: str, *, spread: bool = False
-    ) -> OwnScoresCollector | None:
-        whole = sheet_of_pipeline(self.resolved)
+    ) -> MetricCollector | None:
+        whole = pipeline_metrics(self.resolved)
         if data is None or not whole.metrics:
             return None
-        sheet = sheet_of_pipeline(self.resolved, data.fields)
+        sheet = pipeline_metrics(self.resolved, data.fields)
         left_out = [metric.name for metric in whole.metrics if metric not in sheet.metrics]
         if left_out:
             missing = ", ".join(whole.missing(data.fields))
@@ -117,7 +117,7 @@ class Reporter:
             self._scorers[names] = PipelineScorer(
                 self.resolved, self.trainer.model, sheet, self.splits.train, self._autocast
             )
-        return evaluate_own(
+        return evaluate_metrics(
             sheet,
             self._scorers[names],
             data,
@@ -162,7 +162,7 @@ class Reporter:
         count = pipeline.training.validation_images
         depth = self._evaluate(data, count, "validating")
         pictures = self._evaluate_images(data, count, "validating")
-        own = self._evaluate_own(data, count, "validating", spread=True)
+        own = self._evaluate_metrics(data, count, "validating", spread=True)
         seen = None if depth or pictures or own else self._held_out(held_out, count, "validating")
         pictures = seen.pictures if seen else pictures
         self._log(
@@ -185,7 +185,7 @@ class Reporter:
         step: int,
         report: ScoreReport | None,
         pictures: ImageReport | None,
-        own: OwnScores | None,
+        own: MetricScores | None,
         held_out_loss: float | None,
     ) -> None:
         """One entry of the log with all scores of a step, and a line each for a person."""
@@ -219,7 +219,7 @@ class Reporter:
             data = self.splits.evaluation if first else None
             depth = self._evaluate(data, pipeline.evaluation.images, "scoring")
             pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
-            own = self._evaluate_own(data, pipeline.evaluation.images, "scoring")
+            own = self._evaluate_metrics(data, pipeline.evaluation.images, "scoring")
             seen = None if depth or pictures or own else self._held_out(data, pipeline.evaluation.images, "scoring")
             pictures = seen.pictures if seen else pictures
             found = own.report() if own else None
@@ -284,7 +284,7 @@ def write_image_scores(
     data: PackedImages,
     depth: DepthEvaluator | None,
     pictures: ImageMetrics | None,
-    own: OwnScoresCollector | None = None,
+    own: MetricCollector | None = None,
 ) -> None:
     """One row an image: its name, every metric, and those of the baselines; numbers so that they read back exactly."""
     import pandas as pd

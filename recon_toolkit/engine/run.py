@@ -84,7 +84,7 @@ def run_pipeline(
         TrainingError: training could not go on; the summary says so, and has no scores.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was saved.
     """
-    with _claimed(out):
+    with _locked(out):
         config = resolved.pipeline.training
         saved = _open_folder(out, resolved, resume)
         before = _first_session(out) if saved is not None else None
@@ -212,8 +212,8 @@ def _check_terms(model: Model, objective: Objective, resolved: ResolvedPipeline)
 
 
 @contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Keep other commands from writing to the same run folder. The processes of one run share the first one's claim."""
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other commands from writing to the same run folder. The processes of one run share the first one's lock."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         yield
         return
@@ -242,7 +242,7 @@ def _open_folder(out: Path, resolved: ResolvedPipeline, resume: bool) -> files.C
     A run that failed before its first checkpoint holds nothing to lose: a new one may take its place. What a killed
     process left half written is removed.
     """
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # the folder is claimed, so that nobody writes these any more
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # the folder is locked, so that nobody writes these any more
         for folder in (out, out / files.FOLDER):
             remove_partials(folder)
         if not resume:

@@ -23,7 +23,7 @@ from recon_toolkit.engine.first_look import blamed_part
 from recon_toolkit.geometry import Camera
 from recon_toolkit.io.contact_sheet import reconstruction_columns
 from recon_toolkit.losses import Objective
-from recon_toolkit.metrics.contributed import OwnScoresCollector, Scorer, ScoreSheet
+from recon_toolkit.metrics.contributed import MetricCollector, MetricSet, Scorer
 from recon_toolkit.metrics.images import SSIM_WINDOW, ImageMetrics, Lpips, image_metrics
 from recon_toolkit.metrics.report import DepthEvaluator
 from recon_toolkit.models import Model
@@ -167,8 +167,8 @@ def evaluate_held_out(
 
 
 @torch.no_grad()
-def evaluate_own(
-    sheet: ScoreSheet,
+def evaluate_metrics(
+    sheet: MetricSet,
     scorer: Scorer,
     data: PackedImages,
     *,
@@ -179,7 +179,7 @@ def evaluate_own(
     autocast: Callable[[], AbstractContextManager[object]],
     progress: Progress = QUIET,
     description: str = "scoring",
-) -> OwnScoresCollector:
+) -> MetricCollector:
     """Score a model by its own metrics on a data set, or on some images of it.
 
     Args:
@@ -191,7 +191,7 @@ def evaluate_own(
     """
     count = min(images or len(data), len(data))
     chosen = evenly_spread(len(data), count) if spread else np.arange(count)
-    collector = OwnScoresCollector(sheet)
+    collector = MetricCollector(sheet)
     with progress.task(description, count, "img") as task:
         for start in range(0, count, batch_size):
             batch = data.batch(chosen[start : start + batch_size], ("image", *sheet.fields)).to(device)

@@ -20,7 +20,7 @@ from torch import Tensor
 from recon_toolkit.data.decode import image_size, read_image
 from recon_toolkit.data.video import is_video
 from recon_toolkit.errors import DataError, ReconError
-from recon_toolkit.files import DiskError, legible, write_text
+from recon_toolkit.files import DiskError, printable, write_text
 from recon_toolkit.inference.folder import (
     CONTACT_SHEET,
     PAGE,
@@ -30,8 +30,8 @@ from recon_toolkit.inference.folder import (
     Reconstructed,
     ReconstructionReport,
     RefinementGain,
-    claim,
     find_sources,
+    locked_folder,
 )
 from recon_toolkit.inference.models import Pathways, TrainedModel
 from recon_toolkit.inference.outputs import Outputs, write_outputs
@@ -209,7 +209,7 @@ def reconstruct_files(
         raise _nothing(missing)
     written = _Written(failed=missing)
     gain: RefinementGain | None = None
-    with claim(out):
+    with locked_folder(out):
         found: Iterable[Crop | Failed] = read_crops(
             sources,
             finder,
@@ -225,13 +225,13 @@ def reconstruct_files(
         if not written.done:
             raise _nothing(written.failed)
         page = _write_page(out, written, outputs) if outputs.wants("page") else None
-        sheet = joined([result.found for result in written.shown])
+        sheet = joined([result.maps for result in written.shown])
         save_png(out / CONTACT_SHEET, overview(sheet, rows=[result.name for result in written.shown]))
         report = ReconstructionReport(
-            out=legible(out),
+            out=printable(out),
             model=models.source,
-            contact_sheet=legible(out / CONTACT_SHEET),
-            page=None if page is None else legible(page),
+            contact_sheet=printable(out / CONTACT_SHEET),
+            page=None if page is None else printable(page),
             reconstructed=written.done,
             failed=written.failed,
             refinement=gain,
@@ -318,8 +318,8 @@ def _write(
     except DataError as error:
         return failed(source, error)
     entry = Reconstructed(
-        image=legible(source.path),
-        folder=legible(folder),
+        image=printable(source.path),
+        folder=printable(folder),
         frame=source.frame,
         box=crop.box,
         label=crop.label,

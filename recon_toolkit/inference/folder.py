@@ -14,7 +14,7 @@ from recon_toolkit.data.decode import IMAGE_SUFFIXES
 from recon_toolkit.data.packing import find_files
 from recon_toolkit.data.video import VIDEO_SUFFIXES
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import disk_error, is_partial, legible, make_folder, remove_partials, write_text
+from recon_toolkit.files import disk_error, is_partial, make_folder, printable, remove_partials, write_text
 from recon_toolkit.inference.pictures import Crop, Source
 
 
@@ -98,7 +98,7 @@ class Names:
 
 
 @contextmanager
-def claim(out: Path) -> Iterator[None]:
+def locked_folder(out: Path) -> Iterator[None]:
     """Take a folder for results, and leave none behind that was made in vain.
 
     Raises:
@@ -141,13 +141,13 @@ def find_sources(arguments: Sequence[str | Path]) -> tuple[list[Source], list[Fa
             matches = _matches(argument)
             named = [pair for match in matches for pair in _files(match)]
         except DataError as error:
-            failed.append(Failed(image=legible(argument), reason=error.message))
+            failed.append(Failed(image=printable(argument), reason=error.message))
             continue
         except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home that is not there, a null byte
-            failed.append(Failed(image=legible(argument), reason=f"cannot be used: {error}"))
+            failed.append(Failed(image=printable(argument), reason=f"cannot be used: {error}"))
             continue
         if not matches:
-            failed.append(Failed(image=legible(argument), reason="no such file or folder"))
+            failed.append(Failed(image=printable(argument), reason="no such file or folder"))
         for file, place in named:
             found.setdefault(os.path.realpath(file), (file, _folder(place)))
     return _distinct(list(found.values())), failed
@@ -180,7 +180,7 @@ def _files(match: Path) -> list[tuple[Path, Path]]:
 
 def _folder(place: Path) -> str:
     """A picture's place as the place of its results: without its suffix, and never outside of the output folder."""
-    parts = [legible(part) for part in place.with_suffix("").parts]
+    parts = [printable(part) for part in place.with_suffix("").parts]
     return "/".join("_" if set(part) <= {"."} else part for part in parts)
 
 

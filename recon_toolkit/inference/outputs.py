@@ -131,7 +131,7 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
     written: list[Path] = []
     if kinds & {"maps", "exr"}:
         sized = _sized(result, outputs)
-        written += write_maps(folder, sized.found, 0) if "maps" in kinds else []
+        written += write_maps(folder, sized.maps, 0) if "maps" in kinds else []
         written += _write_exr(sized, folder) if "exr" in kinds else []
     if result.of_points:
         written += _write_shapes(result, folder, kinds, outputs.height)
@@ -152,12 +152,12 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
 
 
 def _sized(result: Result, outputs: Outputs) -> Result:
-    if outputs.size is None or outputs.size == result.found.image.shape[-1]:
+    if outputs.size is None or outputs.size == result.maps.image.shape[-1]:
         return result
     from recon_toolkit.shapes.surface import resized_maps
 
-    found = resized_maps(result.found, outputs.size, camera=result.camera)
-    return replace(result, found=found)
+    maps = resized_maps(result.maps, outputs.size, camera=result.camera)
+    return replace(result, maps=maps)
 
 
 def _write_exr(result: Result, folder: Path) -> list[Path]:
@@ -228,9 +228,9 @@ def _albedo(result: Result) -> Tensor:
     """The photograph without its light, which is sharper than the model's albedo; that where there is no shading."""
     from recon_toolkit.shapes.texture import albedo_from_photo
 
-    if result.found.canonical_shading is None:
+    if result.maps.canonical_shading is None:
         return result.texture("albedo")
-    return albedo_from_photo(result.photo_texture, result.found)
+    return albedo_from_photo(result.photo_texture, result.maps)
 
 
 def _write_videos(result: Result, folder: Path, kinds: Set[str], outputs: Outputs) -> Sequence[Path]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from recon_toolkit.data.decode import Box, CentreCrop, cut, decode_image, read_image, upright_rgb
 from recon_toolkit.detection import Detector, crop_box, found_noun, framing_of
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import legible
+from recon_toolkit.files import printable
 
 #: How far numbers may lie outside of [0, 1], by the rounding of filters that resize.
 _SLACK = 1e-2
@@ -43,7 +43,7 @@ class Source:
     @property
     def label(self) -> str:
         """What to call it in messages."""
-        return legible(self.path) if self.frame is None else f"{legible(self.path)} frame {self.frame}"
+        return printable(self.path) if self.frame is None else f"{printable(self.path)} frame {self.frame}"
 
 
 @dataclass(frozen=True)

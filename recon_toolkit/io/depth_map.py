@@ -16,7 +16,7 @@ from torch import Tensor
 from recon_toolkit.data.decode import DEPTH_SUFFIXES, DepthScale, UnknownScale, read_depth, read_image
 from recon_toolkit.data.limits import npy_header
 from recon_toolkit.errors import DataError
-from recon_toolkit.files import legible, size_of
+from recon_toolkit.files import printable, size_of
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.io.mesh_files import MESH_SUFFIXES, vertex_colours, write_mesh
 from recon_toolkit.io.shape_files import write_shape
@@ -208,7 +208,7 @@ def read_depth_map(
         ValueError: ``fov`` or ``scale`` is out of range.
     """
     camera = Camera(fov)
-    place = legible(path)
+    place = printable(path)
     assumed = None
     if scale is not None and not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"a scale is above 0, not {scale}")
@@ -251,7 +251,7 @@ def _photo(path: Path, shape: tuple[int, ...]) -> Tensor:
     if abs(math.log(width / height) - math.log(shape[1] / shape[0])) > _PROPORTION + 1 / min(shape):
         raise DataError(
             f"is {width} × {height}, and the depth map {shape[1]} × {shape[0]}",
-            where=legible(path),
+            where=printable(path),
             remedy="give the photograph with the same frame",
         )
     return torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)

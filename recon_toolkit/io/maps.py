@@ -120,7 +120,7 @@ def write_maps(folder: str | Path, found: Reconstruction, index: int) -> list[Pa
       :func:`~recon_toolkit.io.maps.write_depth_png`; ``depth_preview.png``: 8 bits, near is bright, no scale;
     - ``normals.png`` (red right, green up, blue to the viewer), ``albedo.png``, ``shading.png`` (divided by its largest
       value where that is above 1), ``reconstruction.png``, ``input.png``;
-    - ``mask.png``, white where there is depth; ``confidence.npy``, float32 (H, W), the spread σ of the colours, and
+    - ``mask.png``, white where there is depth; ``confidence.npy``, float32 (H, W), σ of the colours, and
       ``confidence.png``, white where the model is surest;
     - ``canonical.png``, ``canonical_albedo.png``, ``canonical_depth.npy``, ``canonical_normals.png``: the object seen
       from the front;
@@ -158,10 +158,10 @@ def write_maps(folder: str | Path, found: Reconstruction, index: int) -> list[Pa
     if mask is not None:
         picture("mask.png", mask.float())
     if found.confidence is not None:
-        spread = found.confidence[index, 0].float().cpu()
-        _write_array(folder / "confidence.npy", spread.numpy())
+        sigma = found.confidence[index, 0].float().cpu()
+        _write_array(folder / "confidence.npy", sigma.numpy())
         written.append(folder / "confidence.npy")
-        picture("confidence.png", spread.amin() / spread.clamp(min=1e-9))
+        picture("confidence.png", sigma.amin() / sigma.clamp(min=1e-9))
     picture("canonical.png", None if found.canonical_image is None else found.canonical_image[index])
     picture("canonical_albedo.png", None if found.canonical_albedo is None else found.canonical_albedo[index])
     if found.canonical_depth is not None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recon_toolkit.data.limits import MAX_FILE_BYTES, MAX_VOXELS, check_npy, count_elements, too_large, unpacked
 from recon_toolkit.errors import DataError, suggestion
-from recon_toolkit.files import legible, size_of, writing
+from recon_toolkit.files import printable, size_of, writing
 from recon_toolkit.io.gltf import parts_of_gltf
 from recon_toolkit.io.materials import Part, Warn, bytes_of_colours, joined_parts
 from recon_toolkit.io.ply import read_ply
@@ -76,7 +76,7 @@ def read_shape(path: str | Path, warn: Warn | None = None) -> Shape:
     """
     path = Path(path)
     forms_of(path)
-    place = legible(path)
+    place = printable(path)
     data = file_bytes(path)
     try:
         return _parsed(path.suffix.lower(), data, (lambda text: warn(f"{place}: {text}")) if warn else _unheard)
@@ -96,7 +96,7 @@ def file_bytes(path: Path) -> bytes:
     Raises:
         DataError: it is missing, empty, larger than is read, or a folder, a pipe or a device.
     """
-    place = legible(path)
+    place = printable(path)
     try:
         size = size_of(path)
         if path.is_dir():

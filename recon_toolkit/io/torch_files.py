@@ -39,7 +39,7 @@ class Source(Protocol):
     def tell(self) -> int: ...
 
 
-class Refused(Exception):
+class UnpicklingError(Exception):
     """The file asks for what is not read.
 
     Args:
@@ -52,7 +52,7 @@ class Refused(Exception):
         self.remedy = remedy
 
 
-class Foreign:
+class OpaqueObject:
     """Stands for a class, a function or an object that a file names. It does nothing and holds nothing but the name."""
 
     __slots__ = ("name",)
@@ -67,23 +67,23 @@ class Foreign:
 def _size(numbers: Any = ()) -> tuple[int, ...]:
     """A few whole numbers; anything longer is not copied."""
     if not isinstance(numbers, tuple | list) or len(numbers) > _MOST_DIMENSIONS:
-        raise Refused("it has a size of more or other than a few numbers")
+        raise UnpicklingError("it has a size of more or other than a few numbers")
     if not all(type(number) is int for number in numbers):
-        raise Refused("it has a size that is not of whole numbers")
+        raise UnpicklingError("it has a size that is not of whole numbers")
     return tuple(numbers)
 
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_rest: Any) -> Tensor:
     if not isinstance(storage, Tensor) or storage.ndim != 1:
-        raise Refused("it has a tensor without storage")
+        raise UnpicklingError("it has a tensor without storage")
     shape, strides = _size(shape), _size(strides)
     if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 2**48 for n in (offset, *shape, *strides)):
-        raise Refused("it has a tensor of impossible shape")
+        raise UnpicklingError("it has a tensor of impossible shape")
     reach = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
     if 0 not in shape and reach >= len(storage):
-        raise Refused("it has a tensor beyond its storage")
+        raise UnpicklingError("it has a tensor beyond its storage")
     if math.prod(shape) > len(storage):  # a stride of 0 makes few numbers many: whoever copies them fills the memory
-        raise Refused(
+        raise UnpicklingError(
             f"it has a tensor of shape {shape} made of {len(storage)} stored numbers, as Tensor.expand makes them",
             "save such tensors with .clone(), which stores every number",
         )
@@ -93,7 +93,7 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_rest: Any) ->
 def _ordered(pairs: Any = (), *_rest: Any) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     if not isinstance(pairs, tuple | list) or not all(isinstance(pair, tuple | list) for pair in pairs):
-        raise Refused("it has a dictionary that is not of pairs")
+        raise UnpicklingError("it has a dictionary that is not of pairs")
     _put_all(found, (part for key, value in pairs for part in (key, value)))
     return found
 
@@ -139,11 +139,11 @@ def _put_all(target: Any, items: Iterable[Any]) -> None:
     for key, value in zip(steps, steps, strict=True):
         if isinstance(target, dict) and _is_key(key):
             target[key] = value
-        elif not isinstance(target, dict | Foreign):
-            raise Refused("it puts a key into something that is no dictionary")
+        elif not isinstance(target, dict | OpaqueObject):
+            raise UnpicklingError("it puts a key into something that is no dictionary")
 
 
-class Machine:
+class Unpickler:
     """Follows one pickle, step by step and without recursion.
 
     Args:
@@ -162,7 +162,7 @@ class Machine:
         """The object that the pickle describes.
 
         Raises:
-            Refused: it asks for something that is not done here; other exceptions if it is damaged.
+            UnpicklingError: it asks for something that is not done here; other exceptions if it is damaged.
         """
         steps: Iterable[Any] = pickletools.genops(self._file)  # type: ignore[arg-type]
         for opcode, argument, _ in steps:
@@ -170,16 +170,16 @@ class Machine:
             if opcode.name == "STOP":
                 return self._pop()
             self._step(opcode.name, argument)
-        raise Refused("its pickle is cut off")
+        raise UnpicklingError("its pickle is cut off")
 
     def _spend(self, steps: int) -> None:
         self._left -= steps
         if self._left < 0:
-            raise Refused("its pickle is longer than that of any checkpoint")
+            raise UnpicklingError("its pickle is longer than that of any checkpoint")
 
     def _pop(self) -> Any:
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
-            raise Refused("its pickle takes what is not there")
+            raise UnpicklingError("its pickle takes what is not there")
         return self._stack.pop()
 
     def _top(self) -> Any:
@@ -188,7 +188,7 @@ class Machine:
 
     def _since_mark(self) -> list[Any]:
         if not self._marks:
-            raise Refused("its pickle lacks a mark")
+            raise UnpicklingError("its pickle lacks a mark")
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
@@ -243,8 +243,8 @@ class Machine:
                 target.extend(items)
             elif isinstance(target, set):
                 target.update(filter(_is_key, items))
-            elif not isinstance(target, Foreign):
-                raise Refused("it appends to something that is no list")
+            elif not isinstance(target, OpaqueObject):
+                raise UnpicklingError("it appends to something that is no list")
         else:
             return False
         return True
@@ -252,16 +252,16 @@ class Machine:
     def _object(self, name: str, argument: Any) -> None:
         """Steps that in Python's unpickler import, call and fill objects."""
         if name == "GLOBAL":
-            self._stack.append(Foreign(argument.replace(" ", ".", 1)))
+            self._stack.append(OpaqueObject(argument.replace(" ", ".", 1)))
         elif name == "STACK_GLOBAL":
             last, module = self._pop(), self._pop()
             if not isinstance(last, str) or not isinstance(module, str):
-                raise Refused("it names something by no word")
+                raise UnpicklingError("it names something by no word")
             self._spend(len(module) + len(last))  # a word kept in the memo could be put together many times
-            self._stack.append(Foreign(f"{module}.{last}"))
+            self._stack.append(OpaqueObject(f"{module}.{last}"))
         elif name == "INST":
             self._since_mark()
-            self._stack.append(Foreign(argument.replace(" ", ".", 1)))
+            self._stack.append(OpaqueObject(argument.replace(" ", ".", 1)))
         elif name == "OBJ":
             function, *arguments = self._since_mark() or [None]
             self._stack.append(self._called(function, arguments))
@@ -270,7 +270,7 @@ class Machine:
                 self._pop()  # keyword arguments
             arguments, function = self._pop(), self._pop()
             if not isinstance(arguments, tuple):
-                raise Refused("it calls something with no list of arguments")
+                raise UnpicklingError("it calls something with no list of arguments")
             self._stack.append(self._called(function, arguments))
         elif name == "BUILD":
             self._pop()  # a state: ours have none
@@ -278,14 +278,14 @@ class Machine:
         elif name == "BINPERSID" and self._storages is not None:
             self._stack.append(self._storages(self._pop()))
         else:
-            raise Refused(f"its pickle has the step {name}, which checkpoints do not need")
+            raise UnpicklingError(f"its pickle has the step {name}, which checkpoints do not need")
 
     def _called(self, function: Any, arguments: Sequence[Any]) -> Any:
-        if not isinstance(function, Foreign):
-            raise Refused("it calls something that is no function")
+        if not isinstance(function, OpaqueObject):
+            raise UnpicklingError("it calls something that is no function")
         known = _CALLS.get(function.name)
         if known is None:  # what it is given is not looked at
-            return Foreign(function.name)
+            return OpaqueObject(function.name)
         # A call may go through what it is given, or copy it, which one object kept in the memo could be many times.
         # A tensor's numbers are neither.
         self._spend(_CALL_COST + len(arguments))
@@ -343,7 +343,7 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
             found = _read(file, size)
     except DataError as error:
         raise CheckpointError(error.message, where=error.where, remedy=error.remedy) from None
-    except Refused as error:
+    except UnpicklingError as error:
         raise _failure(path, str(error), error.remedy) from error
     except OSError as error:
         reason = error.strerror or str(error)
@@ -351,7 +351,7 @@ def read_torch_file(path: str | Path) -> Mapping[str, Any]:
     except Exception as error:  # a damaged or hostile file can trip any of the steps above
         raise _failure(path, f"damaged ({type(error).__name__}: {str(error)[:120]})") from error
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
-        what = f"a {found.name[:80]}" if isinstance(found, Foreign) else f"a {type(found).__name__}"
+        what = f"a {found.name[:80]}" if isinstance(found, OpaqueObject) else f"a {type(found).__name__}"
         raise _failure(path, f"holds {what}, not a dictionary by names")
     return found
 
@@ -368,20 +368,20 @@ def _read(file: IO[bytes], size: int) -> Any:
     start = file.read(512)
     file.seek(0)
     if size > MOST_BYTES:
-        raise Refused(f"it is larger than {MOST_BYTES >> 30} GiB")
+        raise UnpicklingError(f"it is larger than {MOST_BYTES >> 30} GiB")
     if start.startswith(b"PK"):
         return _read_zip(file, size)
     if start.startswith(b"\x80"):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             return _read_legacy(mapped, size)
     if not start:
-        raise Refused("it is empty")
+        raise UnpicklingError("it is empty")
     if start[257:262] == b"ustar":
-        raise Refused("it is of a format that PyTorch gave up in 2017")
+        raise UnpicklingError("it is of a format that PyTorch gave up in 2017")
     if start[8:10] == b'{"':
-        raise Refused("it is a safetensors file")
+        raise UnpicklingError("it is a safetensors file")
     kinds = (kind for beginning, kind in _BEGINNINGS.items() if start.startswith(beginning))
-    raise Refused(f"it is {next(kinds, 'of another kind')}")
+    raise UnpicklingError(f"it is {next(kinds, 'of another kind')}")
 
 
 # -- storages ----------------------------------------------------------------------------------------------------------
@@ -402,21 +402,21 @@ class _Storages:
     def __call__(self, reference: Any) -> Any:
         """What a persistent id stands for: ``("storage", type, key, device, elements[, view])``."""
         if isinstance(reference, tuple) and reference and reference[0] == "module":
-            return Foreign("a module")
+            return OpaqueObject("a module")
         if not isinstance(reference, tuple) or len(reference) not in (5, 6) or reference[0] != "storage":
-            raise Refused("it refers to something that is no tensor's storage")
+            raise UnpicklingError("it refers to something that is no tensor's storage")
         _, kind, key, _, count, *view = reference
-        name = kind.name.rpartition(".")[2] if isinstance(kind, Foreign) else ""
+        name = kind.name.rpartition(".")[2] if isinstance(kind, OpaqueObject) else ""
         if name not in _DTYPES or not isinstance(key, str) or type(count) is not int or count < 0:
-            raise Refused(f"it has a storage of a kind that is not known ({name[:40] or type(kind).__name__})")
+            raise UnpicklingError(f"it has a storage of a kind that is not known ({name[:40] or type(kind).__name__})")
         if key not in self.made:
             self._left -= count * _DTYPES[name].itemsize
             if self._left < 0:
-                raise Refused("its tensors are larger than the file: it is cut off, or made to fill the memory")
+                raise UnpicklingError("its tensors are larger than the file: it is cut off, or made to fill the memory")
             self.made[key] = self._make(key, _DTYPES[name], count)
         found = self.made[key]
         if found.dtype != _DTYPES[name] or len(found) != count:
-            raise Refused(f"the storage '{key[:40]}' is given two sizes")
+            raise UnpicklingError(f"the storage '{key[:40]}' is given two sizes")
         return found if not view or view[0] is None else _part(found, view[0])
 
 
@@ -424,7 +424,7 @@ def _part(storage: Tensor, view: Any) -> Tensor:
     """The part of a storage that a view of the old format names: ``(key, offset, elements)``."""
     _, offset, count = view
     if type(offset) is not int or type(count) is not int or not 0 <= offset <= offset + count <= len(storage):
-        raise Refused("it has a view beyond its storage")
+        raise UnpicklingError("it has a view beyond its storage")
     return storage[offset : offset + count]
 
 
@@ -436,56 +436,56 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise Refused(f"the archive is damaged or cut off ({error})") from error
+        raise UnpicklingError(f"the archive is damaged or cut off ({error})") from error
     records = {info.filename: info for info in archive.infolist()}
     pickles = [name for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise Refused("the archive has no data.pkl")
+        raise UnpicklingError("the archive has no data.pkl")
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}constants.pkl" in records:
-        raise Refused("it is a TorchScript program")
+        raise UnpicklingError("it is a TorchScript program")
 
     def record(name: str) -> bytes:
         info = records.get(folder + name)
         if info is None:
-            raise Refused(f"the archive lacks {name[:60]}")
+            raise UnpicklingError(f"the archive lacks {name[:60]}")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size > size:
-            raise Refused("the archive is compressed, which torch.save does not do")
+            raise UnpicklingError("the archive is compressed, which torch.save does not do")
         return archive.read(info)
 
     def storage(key: str, dtype: torch.dtype, count: int) -> Tensor:
         data = bytearray(record(f"data/{key}"))
         if len(data) != count * dtype.itemsize:
-            raise Refused(f"data/{key[:40]} has {len(data)} bytes, but {count * dtype.itemsize} are asked for")
+            raise UnpicklingError(f"data/{key[:40]} has {len(data)} bytes, but {count * dtype.itemsize} are asked for")
         return torch.frombuffer(data, dtype=dtype) if count else torch.empty(0, dtype=dtype)
 
     if f"{folder}byteorder" in records and record("byteorder") != b"little":
-        raise Refused("it comes from a machine of another byte order")
-    return Machine(io.BytesIO(record("data.pkl")), _Storages(size, storage)).run()
+        raise UnpicklingError("it comes from a machine of another byte order")
+    return Unpickler(io.BytesIO(record("data.pkl")), _Storages(size, storage)).run()
 
 
 def _read_legacy(file: mmap.mmap, size: int) -> Any:
     """Five pickles (magic number, protocol, machine, the object, the storages' keys), then the storages."""
     storages = _Storages(size, lambda _, dtype, count: torch.empty(count, dtype=dtype))
-    if Machine(file).run() != _MAGIC:
-        raise Refused("it is a pickle, but not of torch.save")
-    if Machine(file).run() != _PROTOCOL:
-        raise Refused("it is of a protocol that is not known")
-    machine = Machine(file).run()
+    if Unpickler(file).run() != _MAGIC:
+        raise UnpicklingError("it is a pickle, but not of torch.save")
+    if Unpickler(file).run() != _PROTOCOL:
+        raise UnpicklingError("it is of a protocol that is not known")
+    machine = Unpickler(file).run()
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise Refused("it comes from a machine of another byte order")
-    found = Machine(file, storages).run()
-    keys = Machine(file).run()
+        raise UnpicklingError("it comes from a machine of another byte order")
+    found = Unpickler(file, storages).run()
+    keys = Unpickler(file).run()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise Refused("its list of storages is none")
+        raise UnpicklingError("its list of storages is none")
     if len(keys) != len(storages.made) or set(keys) != storages.made.keys():
-        raise Refused("its list of storages is not that of its tensors")
+        raise UnpicklingError("its list of storages is not that of its tensors")
     for key in keys:
         storage = storages.made[key]
         count = int.from_bytes(file.read(8), "little")
         data = bytearray(file.read(len(storage) * storage.itemsize))
         if count != len(storage) or len(data) != len(storage) * storage.itemsize:
-            raise Refused("a storage is cut off or of another size than its tensors")
+            raise UnpicklingError("a storage is cut off or of another size than its tensors")
         if count:
             storage.copy_(torch.frombuffer(data, dtype=storage.dtype))
     return found

@@ -47,7 +47,7 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class ScoreSheet:
+class MetricSet:
     """What a model is judged by.
 
     Args:
@@ -65,10 +65,10 @@ class ScoreSheet:
         return [name for name in self.fields if name not in fields]
 
 
-def sheet_of(model: Any) -> ScoreSheet:
+def model_metrics(model: Any) -> MetricSet:
     """What a model, or its class, is judged by besides depth and pictures; empty where it brings nothing."""
     found = getattr(model, "scores", None)  # a function that makes a model says nothing
-    return found if isinstance(found, ScoreSheet) else ScoreSheet(())
+    return found if isinstance(found, MetricSet) else MetricSet(())
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,10 @@ class Scored:
 Scorer = Callable[[Batch], Scored]
 
 
-class BringsScores(Protocol):
+class BringsMetrics(Protocol):
     """A model with scores of its own."""
 
-    scores: ScoreSheet
+    scores: MetricSet
 
     def scorer(self, learned: PackedImages) -> Scorer:
         """What scores batches with the fields of the sheet, called in evaluation mode and without gradients.
@@ -113,7 +113,7 @@ class GroupScores(BaseModel):
     baselines: dict[str, dict[str, MetricSummary]]
 
 
-class OwnScores(GroupScores):
+class MetricScores(GroupScores):
     """The scores of a model by its own metrics.
 
     Attributes:
@@ -150,14 +150,14 @@ class OwnScores(GroupScores):
         return values | {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
-class OwnScoresCollector:
+class MetricCollector:
     """Collects scores batch by batch.
 
     Args:
         sheet: what the model is judged by.
     """
 
-    def __init__(self, sheet: ScoreSheet) -> None:
+    def __init__(self, sheet: MetricSet) -> None:
         self.sheet = sheet
         self._parts: list[Scored] = []
 
@@ -185,7 +185,7 @@ class OwnScoresCollector:
         """A word for each image; empty where the model gives none."""
         return [word for part in self._parts for word in part.groups]
 
-    def report(self) -> OwnScores:
+    def report(self) -> MetricScores:
         """Means and standard deviations, of all and by group."""
         values = self._values()
         words = self.groups()
@@ -193,7 +193,7 @@ class OwnScoresCollector:
             word: self._group(torch.tensor([other == word for other in words])) for word in sorted(set(words))
         } if len(set(words)) > 1 else {}  # fmt: skip
         whole = self._group(torch.ones_like(next(iter(values.values())), dtype=torch.bool))
-        return OwnScores(
+        return MetricScores(
             **dict(whole),
             metrics=list(self.sheet.metrics),
             labels=dict(self.sheet.baselines),
@@ -221,7 +221,7 @@ class OwnScoresCollector:
         return _joined([part.baselines[name] for part in self._parts], self.sheet)
 
 
-def _joined(parts: Sequence[Mapping[str, Tensor]], sheet: ScoreSheet) -> dict[str, Tensor]:
+def _joined(parts: Sequence[Mapping[str, Tensor]], sheet: MetricSet) -> dict[str, Tensor]:
     names = [metric.name for metric in sheet.metrics if all(metric.name in part for part in parts)]
     return {name: torch.cat([part[name].detach().double().cpu() for part in parts]) for name in names}
 
@@ -266,19 +266,19 @@ def metric_terms(resolved: ResolvedPipeline) -> list[MetricTerm]:
     return terms
 
 
-def sheet_of_pipeline(resolved: ResolvedPipeline, fields: Collection[str] | None = None) -> ScoreSheet:
+def pipeline_metrics(resolved: ResolvedPipeline, fields: Collection[str] | None = None) -> MetricSet:
     """What a pipeline is judged by besides the toolkit's own metrics: its model's, and those that it names.
 
     Args:
         resolved: the pipeline.
         fields: those of the data to score; metrics that need others are left out. All metrics if None.
     """
-    own = sheet_of(resolved.components["model",].target)
+    own = model_metrics(resolved.components["model",].target)
     if fields is not None and own.missing(fields):
-        own = ScoreSheet(())
+        own = MetricSet(())
     terms = [t for t in metric_terms(resolved) if fields is None or set(t.fields) <= set(fields)]
     depth = any(term.of == "depth" for term in terms)
-    return ScoreSheet(
+    return MetricSet(
         metrics=(*own.metrics, *(term.metric for term in terms)),
         baselines={**own.baselines, **(CONSTANT if depth else {})},
         fields=tuple(dict.fromkeys((*own.fields, *(name for term in terms for name in term.fields)))),
@@ -291,7 +291,7 @@ class PipelineScorer:
     Args:
         resolved: the pipeline.
         model: in evaluation mode.
-        sheet: from :func:`sheet_of_pipeline`.
+        sheet: from :func:`pipeline_metrics`.
         learned: what the model was trained on, for its own baselines.
         autocast: the precision context that the networks run in.
     """
@@ -300,14 +300,14 @@ class PipelineScorer:
         self,
         resolved: ResolvedPipeline,
         model: Model,
-        sheet: ScoreSheet,
+        sheet: MetricSet,
         learned: PackedImages,
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         names = {metric.name for metric in sheet.metrics}
         self.model, self.autocast = model, autocast
         self.terms = [term for term in metric_terms(resolved) if term.metric.name in names]
-        own = {metric.name for metric in sheet_of(model).metrics} & names
+        own = {metric.name for metric in model_metrics(model).metrics} & names
         self.own: Scorer | None = model.scorer(learned) if own else None
 
     @torch.no_grad()

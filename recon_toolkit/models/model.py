@@ -15,7 +15,7 @@ from recon_toolkit.structures import Batch, ImagePair, Losses, ModelOutput, Reco
 if TYPE_CHECKING:
     from recon_toolkit.data.packed import PackedImages
     from recon_toolkit.detection import Detector
-    from recon_toolkit.metrics.contributed import Scorer, ScoreSheet
+    from recon_toolkit.metrics.contributed import MetricSet, Scorer
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Model(nn.Module):
     #: What photographs are looked at with before they are reconstructed, where the model needs a certain one.
     detector: ClassVar[Detector | str | None] = "auto"
     #: What the model is judged by besides depth and images; see :meth:`scorer`.
-    scores: ClassVar[ScoreSheet | None] = None
+    scores: ClassVar[MetricSet | None] = None
     #: Steps that :meth:`warm_start_loss` is minimised for before training starts, their learning rate, and their name.
     warm_start_steps: int = 0
     warm_start_rate: float = 1e-3

@@ -157,7 +157,7 @@ def _stacked(entries: Sequence[NDArray[Any]], shape: tuple[int, ...], dtype: Any
     return np.stack(entries) if entries else np.empty((0, *shape), dtype=dtype)
 
 
-def claim(out: Path, state: State) -> tuple[Store | None, Prepared | None]:
+def open_store(out: Path, state: State) -> tuple[Store | None, Prepared | None]:
     """Take a folder for this work: its store, or what was finished there by the same command.
 
     Raises:
@@ -259,7 +259,7 @@ def prepare(
         said_of = "; ".join(f"{item.name}: {item.reason}" for item in unread[:3]) or "there are no pictures"
         raise DataError(f"nothing to prepare: {said_of}", remedy="give images, folders, patterns, videos or archives")
     inputs = digest_of(origins)
-    store, finished = claim(out, State(options=options, inputs=inputs))
+    store, finished = open_store(out, State(options=options, inputs=inputs))
     if finished is not None or store is None:
         assert finished is not None
         progress.say(f"{out} is prepared already, by the same command")

@@ -12,7 +12,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
-from recon_toolkit.files import legible, write_text
+from recon_toolkit.files import printable, write_text
 from recon_toolkit.io.contact_sheet import write_contact_sheet
 from recon_toolkit.pages import page
 from recon_toolkit.preparation.record import (
@@ -250,8 +250,8 @@ def write_page(out: Path, prepared: Prepared, sheets: Sheets) -> None:
     text = page(
         "recon_toolkit",
         "prepared.html",
-        title=f"Prepared: {legible(out.name)}",
-        name=legible(out.absolute().name),
+        title=f"Prepared: {printable(out.name)}",
+        name=printable(out.absolute().name),
         kept=f"{kept:,}",
         size=prepared.options.size,
         looked_at=f"{len(prepared.pictures):,}",
@@ -280,7 +280,7 @@ def sheet_name(reason: str) -> str:
 
 def command(out: Path) -> str:
     """The command that trains on a prepared folder."""
-    return f"recon run --pipeline {shlex.quote(legible(out / PIPELINE))} --out runs/mine"
+    return f"recon run --pipeline {shlex.quote(printable(out / PIPELINE))} --out runs/mine"
 
 
 def write_pipeline(out: Path, prepared: Prepared) -> None:
@@ -289,7 +289,7 @@ def write_pipeline(out: Path, prepared: Prepared) -> None:
     settings: dict[str, object] = {
         "extends": PARENT,
         "description": f"{prepared.kept['train']:,} prepared pictures",
-        "dataset": {"name": "prepared", "root": legible(out.absolute())},
+        "dataset": {"name": "prepared", "root": printable(out.absolute())},
     }
     if prepared.options.size < PARENT_SIZE:
         settings["image_size"] = prepared.options.size

@@ -21,7 +21,7 @@ from recon_toolkit.data.packing import find_files
 from recon_toolkit.data.sampling import group_of, has_groups, split_called
 from recon_toolkit.data.video import is_video, read_frames
 from recon_toolkit.errors import ReconError
-from recon_toolkit.files import legible
+from recon_toolkit.files import printable
 from recon_toolkit.inference.folder import find_sources
 from recon_toolkit.preparation.record import RECORD, Picture, PrepareOptions, Unread
 
@@ -85,7 +85,7 @@ def find_origins(arguments: Sequence[str | Path], out: Path) -> tuple[list[Origi
                 continue
             seen.add(real)
             if is_archive(path):
-                origins.append(Origin(path, "archive", number, legible(path.name)))
+                origins.append(Origin(path, "archive", number, printable(path.name)))
                 number += 1  # every archive is an input of its own
             else:
                 (single if base is None else files).append(path)
@@ -99,7 +99,7 @@ def find_origins(arguments: Sequence[str | Path], out: Path) -> tuple[list[Origi
 
 
 def _file(path: Path, place: Path, number: int) -> Origin:
-    return Origin(path, "video" if is_video(path) else "image", number, legible(place.as_posix()))
+    return Origin(path, "video" if is_video(path) else "image", number, printable(place.as_posix()))
 
 
 def digest_of(origins: Sequence[Origin]) -> str:
@@ -111,7 +111,7 @@ def digest_of(origins: Sequence[Origin]) -> str:
             state = [found.st_size, found.st_mtime_ns]
         except OSError as error:
             state = [-(error.errno or 1)]
-        digest.update(json.dumps([legible(origin.path), origin.place, origin.input, *state]).encode())
+        digest.update(json.dumps([printable(origin.path), origin.place, origin.input, *state]).encode())
     return digest.hexdigest()
 
 
@@ -129,7 +129,7 @@ def items(origins: Sequence[Origin], options: PrepareOptions, start: tuple[int, 
         origin = origins[index]
         skip = start[1] if index == start[0] else 0
         if origin.kind == "image":
-            picture = Picture(source=legible(origin.path), input=origin.input, place=origin.place)
+            picture = Picture(source=printable(origin.path), input=origin.input, place=origin.place)
             yield Item(picture, partial(read_image, origin.path), (index + 1, 0))
             continue
         found = _frames(origin, options) if origin.kind == "video" else _members(origin, skip)
@@ -142,7 +142,7 @@ _Found = Iterator[tuple[Picture, Callable[[], NDArray[np.uint8]] | None]]
 
 
 def _frames(origin: Origin, options: PrepareOptions) -> _Found:
-    plain = Picture(source=legible(origin.path), input=origin.input, place=origin.place)
+    plain = Picture(source=printable(origin.path), input=origin.input, place=origin.place)
     try:
         for frame, image in read_frames(origin.path, every=options.every, limit=options.frames):
             yield plain.model_copy(update={"frame": frame}), partial(_same, image)
@@ -155,7 +155,7 @@ def _same(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _members(origin: Origin, skip: int) -> _Found:
-    archive = legible(origin.path)
+    archive = printable(origin.path)
     for member in read_archive(origin.path, skip=skip):
         place = "/".join(part for part in member.name.split("/") if part not in ("", "."))
         name = f"{archive}/{place}" if place else archive

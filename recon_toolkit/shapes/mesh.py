@@ -97,18 +97,18 @@ def extended(depth: Depths, kept: Mask) -> Depths:
     return np.asarray(filled)
 
 
-def outline(kept: Mask, spread: float = 0.6) -> Depths:
+def outline(kept: Mask, sigma: float = 0.6) -> Depths:
     """A map (H, W) whose level 0 is the mask's outline with its steps smoothed: above it inside, below it outside.
 
     A straight outline stays half a pixel beyond the outermost pixels' centres, where their area ends.
 
     Args:
         kept: (H, W).
-        spread: of the smoothing, in pixels: 0.6 rounds off the pixels' own steps.
+        sigma: of the smoothing, in pixels: 0.6 rounds off the pixels' own steps.
     """
     from scipy import ndimage
 
-    return np.asarray(ndimage.gaussian_filter(kept.astype(np.float64), spread, mode="nearest") - 0.5)
+    return np.asarray(ndimage.gaussian_filter(kept.astype(np.float64), sigma, mode="nearest") - 0.5)
 
 
 def main_region(field: Depths) -> Depths:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from recon_toolkit.pages import page
-from recon_toolkit.viewer.payload import data_address, picture_address, scene_json, shape_json, share, shown_shape
+from recon_toolkit.viewer.payload import data_uri, image_uri, scene_json, shape_json, share, shown_shape
 from recon_toolkit.viewer.scene import Scene, ViewerScene
 
 _US = "recon_toolkit"
@@ -136,7 +136,7 @@ def _object(scene: Scene, most: int) -> _Object:
     wide = set(shown)  # the photograph and what was made of it; maps are smaller beside the stage
     shown |= scene.maps
     figures = [
-        _Figure(caption, picture_address(image), image.shape[-1], image.shape[-2], caption in wide)
+        _Figure(caption, image_uri(image), image.shape[-1], image.shape[-2], caption in wide)
         for caption, image in shown.items()
     ]
     return _Object(scene.name, figures, facts, [_download(*item) for item in scene.downloads.items()], Markup(data))
@@ -146,7 +146,7 @@ def _download(name: str, content: str | bytes) -> _Download:
     if isinstance(content, str):
         return _Download(name, quote(content), "")  # with its colons, so that no path can be a scheme
     kind = _TYPES.get(PurePosixPath(name).suffix.lower()) or mimetypes.guess_type(name)[0]
-    return _Download(name, data_address(content, kind or "application/octet-stream"), _size(len(content)))
+    return _Download(name, data_uri(content, kind or "application/octet-stream"), _size(len(content)))
 
 
 def _size(count: int) -> str:

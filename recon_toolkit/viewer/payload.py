@@ -121,7 +121,7 @@ def scene_json(scene: ViewerScene) -> str:
         "light": _numbers(scene.light),
         "view": _numbers(scene.view),
     }
-    content |= {name: picture_address(image) for name, image in scene.pictures.items()}
+    content |= {name: image_uri(image) for name, image in scene.pictures.items()}
     return script_text(json.dumps(content, allow_nan=False, separators=(",", ":")))
 
 
@@ -130,20 +130,20 @@ def script_text(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def picture_address(image: Tensor) -> str:
-    """A picture (3 | 1, H, W) in [0, 1] as a data address: PNG, or JPEG of high quality where that is smaller."""
+def image_uri(image: Tensor) -> str:
+    """A picture (3 | 1, H, W) in [0, 1] as a data URI: PNG, or JPEG of high quality where that is smaller."""
     pixels = to_bytes(image)
     picture = Image.fromarray(pixels[..., 0] if image.shape[0] == 1 else pixels)
     png, jpeg = io.BytesIO(), io.BytesIO()
     picture.save(png, format="PNG")
     picture.save(jpeg, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
     if len(png.getvalue()) <= len(jpeg.getvalue()):
-        return data_address(png.getvalue(), "image/png")
-    return data_address(jpeg.getvalue(), "image/jpeg")
+        return data_uri(png.getvalue(), "image/png")
+    return data_uri(jpeg.getvalue(), "image/jpeg")
 
 
-def data_address(content: bytes, kind: str) -> str:
-    """Bytes of a MIME type as a ``data:`` address."""
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes of a MIME type as a ``data:`` URI."""
     return f"data:{kind};base64,{base64_text(content)}"
 
 

@@ -79,7 +79,7 @@ def scene_of(
     from recon_toolkit.shapes.mesh import trimmed
     from recon_toolkit.shapes.surface import surface_of
 
-    found = result.outlined if trim else result.found
+    found = result.outlined if trim else result.maps
     depth, mask, outlined = surface_of(found)
     canonical = found.canonical_depth is not None
     if trim and canonical:
