@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,6 @@ import trimesh
 from conftest import Run
 from PIL import Image
 from safetensors.torch import load_file
-
-from recon_toolkit.config.signatures import check_contract
-from recon_toolkit.errors import PluginError
-from recon_toolkit.plugins import load_plugins
 
 PLUGIN = '''
 import json
@@ -98,20 +93,3 @@ def test_an_exporter_is_an_output(untrained_run: Path, plugin: Path, tmp_path: P
     assert np.abs(points - mesh.vertices).max() <= 5.1e-4  # three digits are written
     code, _, errors = recon(*words, "--out", tmp_path / "no", "--write", "xzy")
     assert code == 2 and "there is no output 'xzy' (nearest is 'xyz')" in errors
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        ("@exporter('x')\ndef x(result): ...", "no function of (result, folder)"),
-        ("@callback('x')\nclass X:\n    pass", "none of the methods begin, log and end"),
-        ("@callback('x')\nclass X(Callback):\n    def log(self, step): ...", "its log cannot be called with"),
-    ],
-)
-def test_a_wrong_signature_is_named_with_the_right_one(source: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "wrong.py"
-    path.write_text(f"from recon_toolkit import Callback, callback, exporter\n{source}\n")
-    host = load_plugins([path])
-    (entry,) = (entry for entry in host.registry.all() if entry.name == "x")
-    with pytest.raises(PluginError, match=re.escape(message)):
-        check_contract(entry)

@@ -19,7 +19,6 @@ from viewer_scenes import CAMERA, HALF, HOSTILE, LIGHT, SIZE, TOP, VIEW, hill, s
 from recon_toolkit.geometry import normals_from_depth, shade, transform
 from recon_toolkit.io.maps import normals_picture
 from recon_toolkit.viewer import ViewerScene, viewer_document, viewer_part
-from recon_toolkit.viewer.page import document
 
 PROGRAM = find_browser()
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs Chromium or Chrome on the PATH, as chromium or the like")
@@ -396,7 +395,10 @@ def test_everything_has_a_name_for_screen_readers(show: Callable[..., Browser]) 
 
 
 def test_parts_share_a_page(show: Callable[..., Browser]) -> None:
-    page = document("Run", viewer_part([scene("one")]) + viewer_part([scene("two"), scene("three")]))
+    parts = (viewer_part([scene("one")]), viewer_part([scene("two"), scene("three")]))
+    page = f"<!doctype html><title>Run</title>{parts[0]}{parts[1]}"
+        "<!doctype html><title>Run</title>" + viewer_part([scene("one")]) + viewer_part([scene("two"), scene("three")])
+    )
     browser = show(page=page)
     browser.wait("[...document.querySelectorAll('.rv')].every((e) => e.dataset.state === 'ready')", "both parts")
     assert browser.evaluate("document.querySelectorAll('.rv-modes :checked').length") == 2  # groups of their own

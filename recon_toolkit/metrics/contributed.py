@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -87,20 +87,6 @@ class Scored:
 
 
 Scorer = Callable[[Batch], Scored]
-
-
-class BringsMetrics(Protocol):
-    """A model with scores of its own."""
-
-    scores: MetricSet
-
-    def scorer(self, learned: PackedImages) -> Scorer:
-        """What scores batches with the fields of the sheet, called in evaluation mode and without gradients.
-
-        Args:
-            learned: what the model was trained on, for baselines that need it.
-        """
-        ...
 
 
 class GroupScores(BaseModel):

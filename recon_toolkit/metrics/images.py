@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from recon_toolkit.errors import ReconError
 from recon_toolkit.metrics.depth import masked_mean, metric_summary
-from recon_toolkit.structures import Batch, ImagePair
+from recon_toolkit.structures import ImagePair
 
 #: Side of SSIM's Gaussian window in pixels, with a spread of 1.5 (Wang et al. 2004).
 SSIM_WINDOW = 11
@@ -24,12 +24,6 @@ _ALEXNET = "alexnet-owt-7be5be79.pth"
 def score_line(psnr: float, ssim: float, lpips: float | None) -> str:
     """Scores of pictures in one line for a person."""
     return f"PSNR {psnr:.2f} dB, SSIM {ssim:.3f}" + ("" if lpips is None else f", LPIPS {lpips:.3f}")
-
-
-class ScoresImages(Protocol):
-    """A model whose pictures are scored: it offers, for a batch, a prediction, its target, and where to compare."""
-
-    def scored_pair(self, batch: Batch) -> ImagePair: ...
 
 
 class ImageReport(BaseModel):
