@@ -22,7 +22,7 @@ import torch
 from record import Record, describe
 
 from recon_toolkit.engine.environment import Environment
-from recon_toolkit.metrics.contributed import MetricScores
+from recon_toolkit.metrics import MetricScores
 
 
 def main() -> None:

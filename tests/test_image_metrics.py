@@ -8,7 +8,8 @@ import torch
 
 from recon_toolkit import ImagePair
 from recon_toolkit.errors import ReconError
-from recon_toolkit.metrics.images import ImageMetrics, Lpips, find_lpips, image_metrics
+from recon_toolkit.metrics.images import IMAGES, Lpips, find_lpips, image_metrics
+from recon_toolkit.metrics.metric import MetricCollector
 
 
 def images(count=3, size=24, seed=0):
@@ -94,20 +95,25 @@ def test_predictions_are_clamped():
 def test_numbers_are_per_image_whatever_the_batches():
     prediction, target, mask = images(), images(seed=1), some_mask()
     whole = image_metrics(ImagePair(prediction, target, mask))
-    parts = [image_metrics(ImagePair(prediction[i : i + 1], target[i : i + 1], mask[i : i + 1])) for i in range(3)]
-    joined = ImageMetrics.cat(parts)
-    torch.testing.assert_close(joined.psnr, whole.psnr, rtol=1e-12, atol=0)  # sums in another order
-    torch.testing.assert_close(joined.ssim, whole.ssim, rtol=1e-9, atol=0)
-    report = whole.report()
-    assert report.psnr == pytest.approx(float(whole.psnr.mean())) and report.images == 3 and report.lpips is None
-    assert report.psnr_std == pytest.approx(float(np.std(whole.psnr.numpy())))
+    collector = MetricCollector(IMAGES)
+    for i in range(3):
+        collector.add(image_metrics(ImagePair(prediction[i : i + 1], target[i : i + 1], mask[i : i + 1])).scored())
+    joined = {name: torch.tensor(values, dtype=torch.float64) for name, values in collector.columns().items()}
+    torch.testing.assert_close(joined["psnr"], whole.psnr, rtol=1e-12, atol=0)  # sums in another order
+    torch.testing.assert_close(joined["ssim"], whole.ssim, rtol=1e-9, atol=0)
+    report = collector.report()
+    assert report.values["psnr"].mean == pytest.approx(float(whole.psnr.mean()))
+    assert report.values["psnr"].std == pytest.approx(float(np.std(whole.psnr.numpy())))
+    assert (report.images, report.empty) == (3, 0) and [metric.name for metric in report.metrics] == ["psnr", "ssim"]
 
 
 def test_an_image_without_a_pixel_is_counted_as_empty():
     mask = some_mask()
     mask[1] = 0
-    report = image_metrics(ImagePair(images(), images(seed=1), mask)).report()
-    assert (report.images, report.empty) == (2, 1) and math.isfinite(report.psnr)
+    collector = MetricCollector(IMAGES)
+    collector.add(image_metrics(ImagePair(images(), images(seed=1), mask)).scored())
+    report = collector.report()
+    assert (report.images, report.empty) == (3, 1) and math.isfinite(report.values["psnr"].mean)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from recon_bench.report import METRICS, known_baselines, known_metrics
 
-from recon_toolkit.metrics.contributed import Metric, MetricCollector, MetricScores, MetricSet, Scored
+from recon_toolkit.metrics.metric import Metric, MetricCollector, MetricScores, MetricSet, Scored
 
 SHEET = MetricSet(
     (Metric("error", "error mm", 1, "lower", ratio_to="worst-guess"), Metric("share", "share", 2, "higher")),
@@ -40,7 +40,7 @@ def test_means_ratios_and_groups_are_those_worked_out_by_hand(collected):
     assert {name: group.images for name, group in found.groups.items()} == {"cup": 2, "pot": 1}
     assert found.groups["pot"].values["error"].mean == 3.0
     assert found.ratio(found.metrics[0], found.groups["pot"]) == 3 / 8
-    assert found.text() == "error mm 2.0 (0.25 × worst guess), share 0.50"
+    assert found.text() == "error 2.0 mm (0.25 × worst guess), share 0.50"
     assert found.log() == {"error": 2.0, "share": 0.5, "error_ratio": 0.25}
     assert MetricScores.model_validate_json(found.model_dump_json()) == found
 

@@ -13,7 +13,6 @@ import time
 
 import pytest
 import torch
-from recon_unsup3d.model import REMEDIES
 from safetensors.torch import load_file, save_file
 
 from recon_toolkit.config.pipeline import load_pipeline
@@ -26,6 +25,7 @@ from recon_toolkit.engine.loop import Health
 from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
 from recon_toolkit.models import shape_findings, sigma_findings
+from recon_toolkit.models.photo_geometric import REMEDIES
 from recon_toolkit.plugins import load_plugins
 from recon_toolkit.progress import Progress
 

@@ -397,8 +397,6 @@ def test_everything_has_a_name_for_screen_readers(show: Callable[..., Browser]) 
 def test_parts_share_a_page(show: Callable[..., Browser]) -> None:
     parts = (viewer_part([scene("one")]), viewer_part([scene("two"), scene("three")]))
     page = f"<!doctype html><title>Run</title>{parts[0]}{parts[1]}"
-        "<!doctype html><title>Run</title>" + viewer_part([scene("one")]) + viewer_part([scene("two"), scene("three")])
-    )
     browser = show(page=page)
     browser.wait("[...document.querySelectorAll('.rv')].every((e) => e.dataset.state === 'ready')", "both parts")
     assert browser.evaluate("document.querySelectorAll('.rv-modes :checked').length") == 2  # groups of their own

@@ -23,7 +23,7 @@ from recon_bench.report import (
 )
 from recon_bench.store import Manifest, ManifestRow, Store, now
 from recon_toolkit.engine.environment import Environment
-from recon_toolkit.metrics.contributed import Metric
+from recon_toolkit.metrics import Metric
 
 CONFIDENCE = 0.95
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recon_bench.report import RowReport, TableReport
 from recon_toolkit.engine.log import read_log
 from recon_toolkit.files import writing
-from recon_toolkit.metrics.contributed import Metric
+from recon_toolkit.metrics import Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from recon_bench.report import Difference, RowReport, Score, TableReport, short_label
-from recon_toolkit.metrics.contributed import Metric
+from recon_toolkit.metrics import Metric
 
 
 def notes(report: TableReport) -> list[str]:

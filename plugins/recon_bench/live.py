@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from recon_bench.report import METRICS, RunState, Status
-from recon_toolkit.metrics.contributed import Metric
+from recon_toolkit.metrics import Metric
 from recon_toolkit.progress import LOG_INTERVAL, Progress, clock
 
 if TYPE_CHECKING:

@@ -24,7 +24,9 @@ from recon_toolkit.engine.checkpoint import WEIGHTS
 from recon_toolkit.engine.environment import Splits, open_splits
 from recon_toolkit.errors import ConfigError, DataError, ReconError, suggestion
 from recon_toolkit.files import content_key
-from recon_toolkit.metrics.contributed import Metric, MetricSet, model_metrics, pipeline_metrics
+from recon_toolkit.metrics import Metric, MetricSet
+from recon_toolkit.metrics.metric import model_metrics
+from recon_toolkit.metrics.pipeline import pipeline_metrics
 from recon_toolkit.models import Model
 from recon_toolkit.plugins import PluginHost
 from recon_toolkit.progress import QUIET, Progress

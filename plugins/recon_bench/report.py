@@ -10,27 +10,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recon_toolkit.errors import DataError
-from recon_toolkit.metrics.contributed import Metric, MetricSet
+from recon_toolkit.metrics import Metric, MetricSet
+from recon_toolkit.metrics.depth import DEPTH
+from recon_toolkit.metrics.images import IMAGES
 
 #: Those of the toolkit; models may bring more.
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("side", "SIDE ×10⁻²", 3, "lower", "depth", "constant"),
-        Metric("mad", "MAD °", 2, "lower", "depth", "constant"),
-        Metric("mae", "MAE", 4, "lower", "depth"),
-        Metric("mse", "MSE", 6, "lower", "depth"),
-        Metric("slope", "relief slope", 2, "one", "depth"),
-        Metric("correlation", "correlation", 3, "higher", "depth"),
-        Metric("coverage", "coverage", 3, "higher", "depth"),
-        Metric("psnr", "PSNR dB", 2, "higher", "pictures"),
-        Metric("ssim", "SSIM", 3, "higher", "pictures"),
-        Metric("lpips", "LPIPS", 3, "lower", "pictures"),
-    )
-}
+METRICS = {metric.name: metric for metric in (DEPTH + IMAGES).metrics}
 
 #: Rows that need no training, and what a table calls them; models may bring more.
-BASELINES = {"constant": "constant depth", "average": "average depth"}
+BASELINES = dict(DEPTH.baselines)
 
 
 def known_metrics(sheets: Iterable[MetricSet]) -> dict[str, Metric]:

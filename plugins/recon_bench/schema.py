@@ -11,7 +11,7 @@ from recon_bench.report import SMALLEST, Published, known_baselines, known_metri
 from recon_toolkit.config.document import Entry
 from recon_toolkit.config.problems import Problem
 from recon_toolkit.errors import ReconError, suggestion
-from recon_toolkit.metrics.contributed import MetricSet
+from recon_toolkit.metrics import MetricSet
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 

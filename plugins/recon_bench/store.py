@@ -21,7 +21,7 @@ from recon_toolkit.engine.reporter import IMAGE_SCORES, SUMMARY
 from recon_toolkit.engine.run import ENVIRONMENT, LOCK
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text
-from recon_toolkit.metrics.contributed import Metric
+from recon_toolkit.metrics import Metric
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -97,23 +97,26 @@ class AlbedoSmoothness:
 
     Args:
         fov: the pipeline's ``camera.fov`` in degrees.
+        factors_of: of which reconstruction the factors are, as a model names them: ``swapped`` reads ``swapped_depth``.
     """
 
-    def __init__(self, *, fov: float = 10.0) -> None:
-        self.camera = Camera(fov)
+    def __init__(self, *, fov: float = 10.0, factors_of: str = "") -> None:
+        self.camera, self.prefix = Camera(fov), f"{factors_of}_" if factors_of else ""
 
     def __call__(self, output: ModelOutput, batch: Batch) -> Tensor:
         """Map (B, H, W) ≥ 0, 0 outside the factor ``mask``, whose mean is over all pixels as in the paper's code.
 
         Needs the factors ``canonical_albedo`` (B, 3, H, W), ``depth`` (B, H, W) and ``view`` (B, 6); without a factor
-        ``mask`` every pixel counts.
+        ``mask`` every pixel counts, and without ``image`` (B, 3, H, W) the images are the batch's.
         """
         albedo, depth, view = (
-            output.factor(name, "albedo-smoothness") for name in ("canonical_albedo", "depth", "view")
+            output.factor(f"{self.prefix}{name}", "albedo-smoothness") for name in ("canonical_albedo", "depth", "view")
         )
+        image, mask = (output.factors.get(f"{self.prefix}{name}") for name in ("image", "mask"))
         seen = warp_to_view(albedo, depth, view, self.camera)
-        residual = smoothness_map(seen * 2 - 1, batch.image.to(seen.dtype) * 2 - 1, depth)
-        return residual * output.factors["mask"] if "mask" in output.factors else residual
+        image = (batch.image if image is None else image).to(seen.dtype)
+        residual = smoothness_map(seen * 2 - 1, image * 2 - 1, depth)
+        return residual if mask is None else residual * mask
 
 
 def _true(batch: Batch, name: Literal["depth", "mask"], who: str) -> Tensor:

@@ -17,7 +17,7 @@ from recon_toolkit.data.packed import PackedImages
 from recon_toolkit.geometry import Camera
 from recon_toolkit.geometry.orthographic import DISTANCE, fixed_views, to_object
 from recon_toolkit.io.contact_sheet import cloud_pictures
-from recon_toolkit.metrics.contributed import Metric, MetricSet, Scorer
+from recon_toolkit.metrics.metric import Metric, MetricSet, Scorer
 
 THRESHOLDS = (0.01, 0.02)
 #: Novel views of each object that depth and mask are compared in: the first ones.

@@ -20,8 +20,8 @@ from recon_point_cloud.splat import pseudo_render
 from recon_toolkit import Batch
 from recon_toolkit.data.packed import PackedImages, evenly_spread
 from recon_toolkit.geometry.orthographic import fixed_views, to_object
+from recon_toolkit.metrics import Scored
 from recon_toolkit.metrics.clouds import cloud_metrics
-from recon_toolkit.metrics.contributed import Scored
 from recon_toolkit.threads import given
 
 #: Objects whose depth maps are enough for a mean.

@@ -112,15 +112,8 @@ def run(
 
 
 def _print(summary: RunSummary) -> None:
-    from recon_toolkit.metrics.images import score_line
-
-    for name, value, baseline in (("SIDE", summary.side, "side_ratio"), ("MAD", summary.mad, "mad_ratio")):
-        if value is not None:
-            unit = " ×10⁻²" if name == "SIDE" else "°"
-            ratio = getattr(summary, baseline)
-            print(f"{name} {value:.2f}{unit}" + (f" ({ratio:.2f} × constant depth)" if ratio is not None else ""))
-    if summary.psnr is not None and summary.ssim is not None:
-        print(score_line(summary.psnr, summary.ssim, summary.lpips))
+    for line in summary.scores.lines() if summary.scores is not None else ():
+        print(line)
     for finding in summary.findings:
         print(f"finding: {finding}")
     print(f"{summary.steps} steps in {summary.seconds:.0f} s; look at {summary.run}")

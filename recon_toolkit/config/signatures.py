@@ -56,21 +56,19 @@ def signature_of(entry: Registered) -> Signature:
     """Import a component and read its options off its signature.
 
     A function loss has its keyword-only arguments as options; everything else, all arguments that the core does not
-    supply. Types may be anything that pydantic can validate, ``Annotated[float, Field(gt=0)]`` included; an argument
-    without a type has its default's.
+    supply. A class whose ``__init__`` takes ``**options`` has those of its base besides. Types may be anything that
+    pydantic can validate, ``Annotated[float, Field(gt=0)]`` included; an argument without a type has its default's.
 
     Raises:
         PluginError: the import fails, or a type or a name in the signature cannot be used.
     """
     target = entry.load()
     who = f"{entry.kind} '{entry.name}' of plugin '{entry.provider}'"
-    function = target.__init__ if inspect.isclass(target) else target
     try:
-        parameters = list(inspect.signature(function).parameters.values())
+        owned = _init_parameters(target) if inspect.isclass(target) else _parameters_of(target)
     except (TypeError, ValueError) as error:
         raise PluginError(f"the signature of {who} cannot be read: {describe(error)}") from error
-    if inspect.isclass(target):
-        parameters = [] if function is object.__init__ else parameters[1:]
+    parameters = [parameter for parameter, _ in owned.values()]
     supplied = SUPPLIED_ARGUMENTS.get(entry.kind, entry.supplied)
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     keyword_only = entry.kind in ("loss", "metric") and not inspect.isclass(target)
@@ -78,7 +76,7 @@ def signature_of(entry: Registered) -> Signature:
     _refuse_core_keys(entry, options, who)
     # Aliases, so that an option may be called as an attribute of pydantic's own is.
     fields: dict[str, Any] = {
-        f"option_{number}": (_type_of(option, function, who), Field(_default(option), alias=option.name))
+        f"option_{number}": (_type_of(option, owned[option.name][1], who), Field(_default(option), alias=option.name))
         for number, option in enumerate(options)
     }
     config = ConfigDict(extra="allow" if open_ended else "forbid", arbitrary_types_allowed=True, strict=True)
@@ -88,6 +86,29 @@ def signature_of(entry: Registered) -> Signature:
         raise PluginError(f"the options of {who} have a type that cannot be used: {describe(error)}") from error
     taken = supplied & {parameter.name for parameter in parameters}
     return Signature(target, model, tuple(option.name for option in options), supplied if open_ended else taken)
+
+
+#: Arguments by name, each with the function that it is an argument of.
+_Owned = dict[str, tuple[inspect.Parameter, Any]]
+
+
+def _parameters_of(function: Any) -> _Owned:
+    return {name: (parameter, function) for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def _init_parameters(target: type) -> _Owned:
+    """The arguments that a class is built with; ``**options`` of its ``__init__`` are those of the next one."""
+    found: _Owned = {}
+    for base in target.__mro__:
+        function = vars(base).get("__init__")
+        if function is None or function is object.__init__:
+            continue
+        own = dict(list(_parameters_of(function).items())[1:])
+        found.pop("options", None)  # a subclass's, which are these
+        found = {**own, **found}
+        if "options" not in own or own["options"][0].kind is not inspect.Parameter.VAR_KEYWORD:
+            return found
+    return found
 
 
 def _is_option(parameter: inspect.Parameter, supplied: frozenset[str], keyword_only: bool) -> bool:

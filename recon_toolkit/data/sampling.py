@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,20 +121,32 @@ class Grouped:
         group_size: images of a set.
         seed: 0 or more.
         by: the field.
+        singles: a group's images that fit into no set of an epoch ``wait``, so that a group with fewer than
+            ``group_size`` is left out; or they ``repeat``: an image fills the rest of its set.
 
     Raises:
         ReconError: the data has no such field, no group has enough images, or the batch cannot be divided.
     """
 
-    def __init__(self, data: PackedImages, batch_size: int, group_size: int, seed: int, *, by: str = "group") -> None:
+    def __init__(
+        self,
+        data: PackedImages,
+        batch_size: int,
+        group_size: int,
+        seed: int,
+        *,
+        by: str = "group",
+        singles: Literal["wait", "repeat"] = "wait",
+    ) -> None:
         if batch_size % group_size:
             raise ReconError(
                 f"a batch of {batch_size} images cannot be divided into groups of {group_size}",
                 where="training.batch_size",
                 remedy=f"make it a multiple of {group_size}",
             )
-        self.labels = data.labels(by)
-        self.sets = int((np.unique(self.labels, return_counts=True)[1] // group_size).sum())
+        self.labels, self.singles = data.labels(by), singles
+        counts = np.unique(self.labels, return_counts=True)[1]
+        self.sets = int((-(-counts // group_size) if singles == "repeat" else counts // group_size).sum())
         if not self.sets:
             raise ReconError(
                 f"no {by} has {group_size} images", where="sampler", remedy="use data with more images of each"
@@ -148,8 +160,12 @@ class Grouped:
         order = np.lexsort((rng.random(len(self.labels)), self.labels))  # by group, at random within
         starts, counts = np.unique(self.labels[order], return_index=True, return_counts=True)[1:]
         place = np.arange(len(order)) - np.repeat(starts, counts)
-        whole = place < np.repeat(counts // self.group_size * self.group_size, counts)
-        sets = order[whole].reshape(-1, self.group_size)
+        if self.singles == "repeat":  # the last of a group fills its set
+            repeats = np.where(place == np.repeat(counts - 1, counts), np.repeat(-counts % self.group_size, counts), 0)
+            order = np.repeat(order, 1 + repeats)
+        else:
+            order = order[place < np.repeat(counts // self.group_size * self.group_size, counts)]
+        sets = order.reshape(-1, self.group_size)
         return np.asarray(sets[rng.permutation(len(sets))], dtype=np.int64)
 
     def indices(self, step: int) -> Indices:

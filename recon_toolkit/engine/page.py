@@ -18,7 +18,7 @@ from recon_toolkit.engine.validation import examples
 from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text, writing
 from recon_toolkit.geometry import Camera
-from recon_toolkit.metrics.contributed import GroupScores, MetricScores
+from recon_toolkit.metrics.metric import GroupScores, MetricScores
 from recon_toolkit.metrics.report import Baselines
 from recon_toolkit.models import Model
 from recon_toolkit.pages import page
@@ -51,7 +51,7 @@ class RunSummary(BaseModel):
         psnr_std, ssim_std, lpips_std: standard deviations over images.
         held_out_loss: the training loss on held-out images, where there is no ground truth to score by; psnr and ssim
             are then those of the model's reconstruction of them.
-        scores: what the model is judged by besides, with its baselines and by group; None where it brings nothing.
+        scores: all that the model is judged by, with baselines and by group; None where there is nothing.
         notes: what was left out of the scores, and why.
         findings: failures that the health check named while training.
         excluded: evaluated images without a usable mask.
@@ -91,6 +91,23 @@ class RunSummary(BaseModel):
     findings: list[str] = []
 
 
+def summarised(scores: MetricScores) -> dict[str, Any]:
+    """Scores as the fields of a summary: all of them, and those that have a field of their own."""
+    values: dict[str, Any] = {"scores": scores, "images": scores.images - scores.empty, "excluded": scores.empty}
+    for metric in scores.metrics:
+        found, ratio = scores.values[metric.name], scores.ratio(metric)
+        values |= {metric.name: found.mean, f"{metric.name}_std": found.std, f"{metric.name}_ratio": ratio}
+    values["baselines"] = {
+        who: {f"{name}{part}": getattr(found[name], kind) for name in ("side", "mad") for part, kind in _PARTS}
+        for who, found in scores.baselines.items()
+        if who in Baselines.model_fields and {"side", "mad"} <= found.keys()
+    }
+    if "constant" not in values["baselines"]:
+        del values["baselines"]
+    return {name: value for name, value in values.items() if name in RunSummary.model_fields}
+
+
+_PARTS = (("", "mean"), ("_std", "std"))
 OBJECTS = "objects.html"
 COUNT = 8
 #: Of shapes, which take a second or two each to close.
@@ -138,20 +155,18 @@ class _Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
-    own: bool = False
 
 
 def write_page(run: Path, summary: RunSummary) -> None:
     """Write ``index.html`` and ``curves.png`` from what lies in a run folder."""
     _write_curves(run, summary)
     found = {path.name for path in run.iterdir()}
-    tables = [table for table in (_depth_scores(summary), _image_scores(summary), _metric_scores(summary)) if table]
     text = page(
         "recon_toolkit",
         "run.html",
         title=summary.pipeline,
         summary=summary,
-        tables=tables,
+        scores=_scores(summary),
         loss=_held_out_loss(summary),
         present=found,
         objects=OBJECTS,
@@ -161,38 +176,24 @@ def write_page(run: Path, summary: RunSummary) -> None:
     write_text(run / PAGE, text)
 
 
-def _around(mean: float, std: float | None, digits: int) -> str:
+def _around(mean: float, std: float, digits: int) -> str:
     return f"{mean:.{digits}f} ± {std:.{digits}f}"
 
 
-def _image_scores(summary: RunSummary) -> _Table | None:
-    if summary.psnr is None or summary.ssim is None:
-        return None
-    rows = [("PSNR dB", summary.psnr, summary.psnr_std, 2), ("SSIM", summary.ssim, summary.ssim_std, 3)]
-    if summary.lpips is not None:
-        rows.append(("LPIPS", summary.lpips, summary.lpips_std, 3))
-    heads, cells = [name for name, *_ in rows], [_around(mean, std, digits) for _, mean, std, digits in rows]
-    what = "pictures"
-    if summary.held_out_loss is not None:
-        what, heads, cells = "reconstruction", ["loss", *heads], [f"{summary.held_out_loss:.3f}", *cells]
-    return _Table([f"{summary.images} held-out images", *heads], [[what, *cells]])
-
-
 def _held_out_loss(summary: RunSummary) -> str:
-    """What is said of the loss where there is no table with it."""
-    if summary.held_out_loss is None or summary.psnr is not None:
+    if summary.held_out_loss is None:
         return ""
     return f"The loss on {summary.images} held-out images is {summary.held_out_loss:.3f}."
 
 
-def _metric_scores(summary: RunSummary) -> _Table | None:
+def _scores(summary: RunSummary) -> _Table | None:
     scores = summary.scores
     if scores is None:
         return None
     rows = _group_rows(f"all {scores.images} held-out images", scores, scores)
     for name, group in scores.groups.items():
         rows += _group_rows(f"{name}, {group.images} images", scores, group)
-    return _Table(["", *(metric.label for metric in scores.metrics)], rows, _ratios(scores), own=True)
+    return _Table(["", *(metric.label for metric in scores.headlines)], rows, _ratios(scores))
 
 
 def _group_rows(name: str, scores: MetricScores, group: GroupScores) -> list[list[str]]:
@@ -200,7 +201,7 @@ def _group_rows(name: str, scores: MetricScores, group: GroupScores) -> list[lis
     for label, values in (("this run", group.values), *((scores.labels[key], v) for key, v in group.baselines.items())):
         cells = (
             _around(values[m.name].mean, values[m.name].std, m.digits) if m.name in values else ""
-            for m in scores.metrics
+            for m in scores.headlines
         )
         rows.append([label, *cells])
     return rows
@@ -208,40 +209,24 @@ def _group_rows(name: str, scores: MetricScores, group: GroupScores) -> list[lis
 
 def _ratios(scores: MetricScores) -> str:
     parts = [
-        f"{metric.label.partition(' ×')[0]} {ratio:.2f} × {scores.labels[metric.ratio_to or '']}"
-        for metric in scores.metrics
+        f"{metric.label.partition(' ')[0]} {ratio:.2f} × {scores.labels[metric.ratio_to or '']}"
+        for metric in scores.headlines
         if (ratio := scores.ratio(metric)) is not None
     ]
     return f"As multiples: {', '.join(parts)}." if parts else ""
 
 
-def _depth_scores(summary: RunSummary) -> _Table | None:
-    if summary.side is None or summary.mad is None or summary.baselines is None:
-        return None
-    rows = [("this run", summary.side, summary.side_std, summary.mad, summary.mad_std)]
-    for name, base in (("constant depth", summary.baselines.constant), ("average depth", summary.baselines.average)):
-        if base is not None:
-            rows.append((name, base.side, base.side_std, base.mad, base.mad_std))
-    return _Table(
-        [f"{summary.images} held-out images", "SIDE ×10⁻²", "MAD °"],
-        [[name, _around(side, side_std, 2), _around(mad, mad_std, 2)] for name, side, side_std, mad, mad_std in rows],
-        f"That is {summary.side_ratio:.2f} × the SIDE and {summary.mad_ratio:.2f} × the MAD of constant depth; "
-        f"relief slope {summary.slope:.2f}, correlation {summary.correlation:.2f}.",
-    )
-
-
 def _validated(scored: list[dict[str, Any]], summary: RunSummary) -> tuple[list[tuple[str, str]], str, str]:
     """What to draw of the validations: keys with their labels, the unit, and a title."""
-    if any("side_ratio" in e for e in scored):
-        return [("side_ratio", "SIDE"), ("mad_ratio", "MAD")], "× constant depth", "validation error"
-    own = summary.scores
-    if own is not None:
-        quoted = [metric for metric in own.metrics if metric.ratio_to in own.baselines][:2]
-        if quoted:
-            unit = f"× {own.labels[quoted[0].ratio_to or '']}"
-            return [(f"{metric.name}_ratio", metric.label) for metric in quoted], unit, "validation error"
-        return [(own.metrics[0].name, own.metrics[0].label)], "", "held-out images"
-    return [("psnr", "PSNR")] if any("psnr" in e for e in scored) else [], "dB", "PSNR on held-out images"
+    scores = summary.scores
+    if scores is None:  # of a run that failed
+        ratios = [key for key in scored[-1] if key.endswith("_ratio")][:2] if scored else []
+        return [(key, key.removesuffix("_ratio").upper()) for key in ratios], "× baseline", "validation error"
+    quoted = [metric for metric in scores.headlines if metric.ratio_to in scores.baselines][:2]
+    if quoted:
+        unit = f"× {scores.labels[quoted[0].ratio_to or '']}"
+        return [(f"{metric.name}_ratio", metric.label.split()[0]) for metric in quoted], unit, "validation error"
+    return [(scores.headlines[0].name, scores.headlines[0].label)], "", "held-out images"
 
 
 def _write_curves(run: Path, summary: RunSummary) -> None:

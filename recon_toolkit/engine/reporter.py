@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,11 @@ from recon_toolkit.engine import checkpoint as files
 from recon_toolkit.engine.environment import Splits, peak_memory_mb
 from recon_toolkit.engine.log import MetricsLog
 from recon_toolkit.engine.loop import Trainer
-from recon_toolkit.engine.page import RunSummary, write_objects, write_page
+from recon_toolkit.engine.page import RunSummary, summarised, write_objects, write_page
 from recon_toolkit.engine.validation import (
     HeldOut,
     evaluate,
     evaluate_held_out,
-    evaluate_images,
-    evaluate_metrics,
     sheet_columns,
 )
 from recon_toolkit.errors import TrainingError
@@ -29,9 +27,9 @@ from recon_toolkit.files import write_text
 from recon_toolkit.geometry import Camera
 from recon_toolkit.io.contact_sheet import contact_sheet
 from recon_toolkit.io.maps import save_png
-from recon_toolkit.metrics.contributed import MetricCollector, MetricScores, PipelineScorer, pipeline_metrics
-from recon_toolkit.metrics.images import ImageMetrics, ImageReport, Lpips, find_lpips
-from recon_toolkit.metrics.report import DepthEvaluator, ScoreReport
+from recon_toolkit.metrics.images import Lpips, find_lpips
+from recon_toolkit.metrics.metric import MetricScores, MetricSet
+from recon_toolkit.metrics.pipeline import PipelineScorer, pipeline_metrics
 from recon_toolkit.progress import Progress
 
 SUMMARY, IMAGE_SCORES = "summary.json", "scores.csv"
@@ -65,70 +63,49 @@ class Reporter:
             self.notes.append(reason)
         return found
 
-    def _evaluate_images(self, data: PackedImages | None, images: int | None, description: str) -> ImageMetrics | None:
-        model = self.trainer.model
-        if data is None or not model.defines("scored_pair"):
-            return None
-        return evaluate_images(
-            model,
-            data,
-            device=self.trainer.fabric.device,
-            images=images,
-            batch_size=self.resolved.pipeline.evaluation.batch_size,
-            autocast=self._autocast,
-            lpips=self._lpips,
-            progress=self.progress,
-            description=description,
-        )
+    def _evaluate(
+        self, data: PackedImages | None, images: int | None, description: str, *, final: bool = False
+    ) -> MetricScored | None:
+        """The scores of some images by all of the pipeline's metrics; None where the data, or the model, has none.
 
-    def _evaluate(self, data: PackedImages | None, images: int | None, description: str) -> DepthEvaluator | None:
+        The final scores are those of the first images, with the average of their true depth as a baseline.
+        """
         if data is None:
             return None
-        return evaluate(
-            self.trainer.model,
-            data,
-            self.camera,
-            device=self.trainer.fabric.device,
-            images=images,
-            batch_size=self.resolved.pipeline.evaluation.batch_size,
-            autocast=self._autocast,
-            progress=self.progress,
-            description=description,
-        )
-
-    def _evaluate_metrics(
-        self, data: PackedImages | None, images: int | None, description: str, *, spread: bool = False
-    ) -> MetricCollector | None:
-        whole = pipeline_metrics(self.resolved)
-        if data is None or not whole.metrics:
+        model = self.trainer.model
+        metrics = pipeline_metrics(self.resolved, data.fields, model)
+        self._say_left_out(metrics, data)
+        if not metrics.metrics:
             return None
-        sheet = pipeline_metrics(self.resolved, data.fields)
-        left_out = [metric.name for metric in whole.metrics if metric not in sheet.metrics]
-        if left_out:
-            missing = ", ".join(whole.missing(data.fields))
-            note = f"{', '.join(left_out)}: not scored, for the data set does not have {missing} of every image"
-            if note not in self.notes:
-                self.progress.warn(note)
-                self.notes.append(note)
-        if not sheet.metrics:
-            return None
-        names = tuple(metric.name for metric in sheet.metrics)
+        names = tuple(metric.name for metric in metrics.metrics)
         if names not in self._scorers:  # made once, since its baselines may take a while
+            lpips = self._lpips if "lpips" in names else None
             self._scorers[names] = PipelineScorer(
-                self.resolved, self.trainer.model, sheet, self.splits.train, self._autocast
+                self.resolved, model, metrics, self.splits.train, self._autocast, lpips
             )
-        return evaluate_metrics(
-            sheet,
+        collector = evaluate(
+            metrics,
             self._scorers[names],
             data,
             device=self.trainer.fabric.device,
             images=images,
-            spread=spread,
+            spread=not final,
+            average=final,
             batch_size=self.resolved.pipeline.evaluation.batch_size,
-            autocast=self._autocast,
             progress=self.progress,
             description=description,
         )
+        return MetricScored(collector.columns(), collector.groups(), collector.report()) if collector.any() else None
+
+    def _say_left_out(self, metrics: MetricSet, data: PackedImages) -> None:
+        """Metrics of a model or a pipeline that cannot be had of the data are named once."""
+        whole = pipeline_metrics(self.resolved, None, self.trainer.model)
+        left_out = [m.name for m in whole.metrics if m.needs == "own" and m not in metrics.metrics]
+        missing = ", ".join(name for name in whole.missing(data.fields))
+        note = f"{', '.join(left_out)}: not scored, for the data set does not have {missing} of every image"
+        if left_out and note not in self.notes:
+            self.progress.warn(note)
+            self.notes.append(note)
 
     def _held_out(self, data: PackedImages | None, images: int | None, description: str) -> HeldOut | None:
         """Loss and reconstruction of images that nothing else can score, photographs for example."""
@@ -160,18 +137,9 @@ class Reporter:
         held_out = self.splits.validation or self.splits.evaluation
         data = held_out or self.splits.train
         count = pipeline.training.validation_images
-        depth = self._evaluate(data, count, "validating")
-        pictures = self._evaluate_images(data, count, "validating")
-        own = self._evaluate_metrics(data, count, "validating", spread=True)
-        seen = None if depth or pictures or own else self._held_out(held_out, count, "validating")
-        pictures = seen.pictures if seen else pictures
-        self._log(
-            step,
-            depth.report() if depth else None,
-            pictures.report() if pictures else None,
-            own.report() if own else None,
-            seen.loss if seen else None,
-        )
+        scored = self._evaluate(data, count, "validating")
+        seen = None if scored else self._held_out(held_out, count, "validating")
+        self._log(step, scored.scores if scored else None, seen)
         columns = sheet_columns(self.trainer.model, data, device=self.trainer.fabric.device, autocast=self._autocast)
         if columns is None:
             return
@@ -180,33 +148,16 @@ class Reporter:
         for path in (self.out / SHEETS / f"step-{step:08d}.png", self.out / CONTACT_SHEET):
             save_png(path, sheet)
 
-    def _log(
-        self,
-        step: int,
-        report: ScoreReport | None,
-        pictures: ImageReport | None,
-        own: MetricScores | None,
-        held_out_loss: float | None,
-    ) -> None:
-        """One entry of the log with all scores of a step, and a line each for a person."""
+    def _log(self, step: int, scores: MetricScores | None, seen: HeldOut | None) -> None:
+        """One entry of the log with all scores of a step, and a line for a person."""
         values: dict[str, Any] = {}
-        if held_out_loss is not None:
-            values["held_out_loss"] = held_out_loss
-            self.progress.say(f"step {step}: loss {held_out_loss:.3f} on held-out images")
-        if report is not None:
-            values |= report.model_dump(include={"side", "mad", "mae", "mse", "slope", "correlation", "coverage"})
-            constant = report.baselines.constant
-            values |= {"side_ratio": _ratio(report.side, constant.side), "mad_ratio": _ratio(report.mad, constant.mad)}
-            self.progress.say(
-                f"step {step}: SIDE {report.side:.2f} ({values['side_ratio']:.2f} × constant depth), "
-                f"MAD {report.mad:.1f}° ({values['mad_ratio']:.2f} ×), relief slope {report.slope:.2f}"
-            )
-        if pictures is not None:
-            values |= pictures.model_dump(include={"psnr", "ssim", "lpips"}, exclude_none=True)
-            self.progress.say(f"step {step}: {pictures.text()}")
-        if own is not None:
-            values |= own.log()
-            self.progress.say(f"step {step}: {own.text()}")
+        if seen is not None:
+            values["held_out_loss"] = seen.loss
+            self.progress.say(f"step {step}: loss {seen.loss:.3f} on held-out images")
+            scores = seen.scores
+        if scores is not None:
+            values |= scores.log()
+            self.progress.say(f"step {step}: {scores.text()}")
         if values:
             self.log.write("validation", step, {**values, "seconds": self.trainer.state.seconds})
 
@@ -217,20 +168,11 @@ class Reporter:
         first = trainer.fabric.global_rank == 0
         with trainer.averaged():
             data = self.splits.evaluation if first else None
-            depth = self._evaluate(data, pipeline.evaluation.images, "scoring")
-            pictures = self._evaluate_images(data, pipeline.evaluation.images, "scoring")
-            own = self._evaluate_metrics(data, pipeline.evaluation.images, "scoring")
-            seen = None if depth or pictures or own else self._held_out(data, pipeline.evaluation.images, "scoring")
-            pictures = seen.pictures if seen else pictures
-            found = own.report() if own else None
-            summary = self._summary(
-                scores=found,
-                held_out_loss=seen.loss if seen else None,
-                **({"images": seen.images} if seen else {})
-                | ({"images": found.images, "excluded": found.empty} if found else {})
-                | (_image_scores(pictures.report()) if pictures else {})
-                | (_scores(depth.report()) if depth else {}),
-            )
+            scored = self._evaluate(data, pipeline.evaluation.images, "scoring", final=True)
+            seen = None if scored else self._held_out(data, pipeline.evaluation.images, "scoring")
+            scores = scored.scores if scored else seen.scores if seen else None
+            held_out: dict[str, Any] = {} if seen is None else {"held_out_loss": seen.loss, "images": seen.images}
+            summary = self._summary(**held_out | ({} if scores is None else summarised(scores)))
             if first:
                 tensors = {f"model.{k}": v.clone() for k, v in trainer.model.state_dict().items()}
                 weights = files.Checkpoint(state.step, trainer.pipeline, trainer.fingerprint, tensors, {})
@@ -246,8 +188,8 @@ class Reporter:
                     progress=self.progress,
                 )
         if first:
-            if data is not None and (depth or pictures or own):
-                write_image_scores(self.out / IMAGE_SCORES, data, depth, pictures, own)
+            if data is not None and scored:
+                write_image_scores(self.out / IMAGE_SCORES, data, scored)
             self._write(summary)
         return summary
 
@@ -279,46 +221,20 @@ class Reporter:
         write_page(self.out, summary)
 
 
-def write_image_scores(
-    path: Path,
-    data: PackedImages,
-    depth: DepthEvaluator | None,
-    pictures: ImageMetrics | None,
-    own: MetricCollector | None = None,
-) -> None:
+@dataclass(frozen=True)
+class MetricScored:
+    """Scores of images: a column by metric and baseline, a word for each image or none, and the report on all."""
+
+    columns: Mapping[str, list[float]]
+    groups: Sequence[str]
+    scores: MetricScores
+
+
+def write_image_scores(path: Path, data: PackedImages, scored: MetricScored) -> None:
     """One row an image: its name, every metric, and those of the baselines; numbers so that they read back exactly."""
     import pandas as pd
 
-    columns: dict[str, Any] = {**(depth.images() if depth else {})}
-    if pictures is not None:
-        columns |= {"psnr": pictures.psnr.tolist(), "ssim": pictures.ssim.tolist()}
-        columns |= {"lpips": pictures.lpips.tolist()} if pictures.lpips is not None else {}
-    if own is not None:
-        columns |= own.columns()
-    count = len(next(iter(columns.values())))
-    words = {"group": own.groups()} if own is not None and own.groups() else {}
-    frame = pd.DataFrame({"image": data.names[:count], **words, **columns})
+    count = len(next(iter(scored.columns.values())))
+    groups = {"group": scored.groups} if scored.groups else {}
+    frame = pd.DataFrame({"image": data.names[:count], **groups, **scored.columns})
     write_text(path, frame.to_csv(index=False))
-
-
-def _scores(report: ScoreReport) -> dict[str, Any]:
-    constant = report.baselines.constant
-    fields = {"side", "side_std", "mad", "mad_std", "mae", "mse", "slope", "correlation", "images"}
-    return {
-        **report.model_dump(include=fields),
-        "excluded": report.empty,
-        "baselines": report.baselines,
-        "side_ratio": _ratio(report.side, constant.side),
-        "mad_ratio": _ratio(report.mad, constant.mad),
-    }
-
-
-def _image_scores(report: ImageReport) -> dict[str, Any]:
-    values = report.model_dump()
-    values["excluded"] = values.pop("empty")
-    return values
-
-
-def _ratio(value: float, baseline: float) -> float:
-    """NaN where the true depth is as flat as the baseline."""
-    return value / baseline if baseline > 0 else math.nan

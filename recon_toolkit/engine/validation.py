@@ -1,9 +1,8 @@
 """Scoring a model on a packed data set, and the contact sheet of what it sees there.
 
-What a model offers is what it is scored by: depth if it has ``reconstruct(images)``, pictures if it has
-``scored_pair(batch)``, and whatever it brings along (:mod:`recon_toolkit.metrics.contributed`); where none of these
-can be had, as on photographs, by its loss and its reconstruction of images that it has not seen. One with
-``sheet_columns(batch)`` chooses its contact sheet's columns.
+What a model offers is what it is scored by (:mod:`recon_toolkit.metrics.pipeline`); where nothing can be had, as on
+photographs, by its loss and its reconstruction of images that it has not seen. One with ``sheet_columns(batch)``
+chooses its contact sheet's columns.
 """
 
 from __future__ import annotations
@@ -20,90 +19,15 @@ from torch import Tensor
 from recon_toolkit.data.packed import PackedImages, evenly_spread
 from recon_toolkit.data.sampling import in_groups
 from recon_toolkit.engine.first_look import blamed_part
-from recon_toolkit.geometry import Camera
 from recon_toolkit.io.contact_sheet import reconstruction_columns
 from recon_toolkit.losses import Objective
-from recon_toolkit.metrics.contributed import MetricCollector, MetricSet, Scorer
-from recon_toolkit.metrics.images import SSIM_WINDOW, ImageMetrics, Lpips, image_metrics
-from recon_toolkit.metrics.report import DepthEvaluator
+from recon_toolkit.metrics.depth import average_depth, scored_masks
+from recon_toolkit.metrics.images import IMAGES, SSIM_WINDOW, image_metrics
+from recon_toolkit.metrics.metric import MetricCollector, MetricScores, MetricSet
+from recon_toolkit.metrics.pipeline import PipelineScorer
 from recon_toolkit.models import Model
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.structures import Batch, ModelOutput, Reconstruction, Reconstructs
-
-
-def evaluate(
-    model: Model,
-    data: PackedImages,
-    camera: Camera,
-    *,
-    device: torch.device,
-    images: int | None = None,
-    batch_size: int = 64,
-    autocast: Callable[[], AbstractContextManager[object]],
-    progress: Progress = QUIET,
-    description: str = "scoring",
-) -> DepthEvaluator | None:
-    """Reconstruct the first images of a data set and score their depth; None if it, or the model, has no depth.
-
-    Args:
-        model: called with images (B, 3, H, W) in [0, 1].
-        data: packed images with ground truth.
-        camera: of the images.
-        device: where the model is.
-        images: how many; all if None.
-        batch_size: images at once.
-        autocast: the precision context that the networks run in.
-        progress, description: for the bar.
-    """
-    if "depth" not in data.fields or not model.defines("reconstruct"):
-        return None
-    count = min(images or len(data), len(data))
-    evaluator = DepthEvaluator(camera)
-    with progress.task(description, count, "img") as task:
-        for start in range(0, count, batch_size):
-            batch = data.batch(np.arange(start, min(start + batch_size, count))).to(device)
-            with autocast():
-                found = model.reconstruct(batch.image)
-            if found.depth is None or batch.depth is None:
-                return None
-            evaluator.add(found.depth, batch.depth, prediction_mask=found.mask, truth_mask=batch.mask)
-            task.advance(len(batch))
-    return evaluator
-
-
-@torch.no_grad()
-def evaluate_images(
-    model: Model,
-    data: PackedImages,
-    *,
-    device: torch.device,
-    images: int | None = None,
-    batch_size: int = 64,
-    autocast: Callable[[], AbstractContextManager[object]],
-    lpips: Lpips | None = None,
-    progress: Progress = QUIET,
-    description: str = "scoring",
-) -> ImageMetrics | None:
-    """Score the pictures of a model for the first images of a data set; None if the model offers no pair.
-
-    Args:
-        model: its ``scored_pair`` is called with batches of the fields that it reads (``batch_fields``).
-        lpips: computes LPIPS; left out without.
-        data, device, images, batch_size, autocast, progress, description: see :func:`evaluate`.
-    """
-    if not model.defines("scored_pair"):
-        return None
-    count = min(images or len(data), len(data))
-    parts: list[ImageMetrics] = []
-    with progress.task(description, count, "img") as task:
-        for start in range(0, count, batch_size):
-            indices = np.arange(start, min(start + batch_size, count))
-            batch = data.batch(indices, model.batch_fields).to(device)
-            with autocast():
-                pair = model.scored_pair(batch)
-            parts.append(image_metrics(pair, lpips))
-            task.advance(len(batch))
-    return ImageMetrics.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -113,12 +37,12 @@ class HeldOut:
     Attributes:
         loss: mean over images of the weighted sum of the loss terms, as in training.
         images: how many images.
-        pictures: PSNR and SSIM of the image pair ``plain`` within its mask; None where the model has no such pair.
+        scores: PSNR and SSIM of the image pair ``plain`` within its mask; None where the model has no such pair.
     """
 
     loss: float
     images: int
-    pictures: ImageMetrics | None
+    scores: MetricScores | None
 
 
 @torch.no_grad()
@@ -151,7 +75,7 @@ def evaluate_held_out(
     batch_size = max(batch_size // model.group_size, 1) * model.group_size
     own = model.batch_fields
     fields = None if own is None else sorted({*own, *objective.batch_fields})
-    parts: list[ImageMetrics] = []
+    pictures = MetricCollector(IMAGES)
     with progress.task(description, count, "img") as task:
         for start in range(0, count, batch_size):
             indices = order[start : min(start + batch_size, count)]
@@ -161,44 +85,60 @@ def evaluate_held_out(
             total += float(objective(output, epoch, batch=batch).total) * len(batch)
             pair = output.pairs.get("plain")
             if pair is not None and min(pair.target.shape[2:]) >= SSIM_WINDOW:
-                parts.append(image_metrics(pair))
+                pictures.add(image_metrics(pair).scored())
             task.advance(len(batch))
-    return HeldOut(total / count, count, ImageMetrics.cat(parts) if parts else None)
+    return HeldOut(total / count, count, pictures.report() if pictures.any() else None)
 
 
 @torch.no_grad()
-def evaluate_metrics(
-    sheet: MetricSet,
-    scorer: Scorer,
+def evaluate(
+    metrics: MetricSet,
+    scorer: PipelineScorer,
     data: PackedImages,
     *,
     device: torch.device,
     images: int | None = None,
     spread: bool = False,
+    average: bool = False,
     batch_size: int = 64,
-    autocast: Callable[[], AbstractContextManager[object]],
     progress: Progress = QUIET,
     description: str = "scoring",
 ) -> MetricCollector:
-    """Score a model by its own metrics on a data set, or on some images of it.
+    """Score a model on a data set, or on some images of it.
 
     Args:
-        sheet, scorer: what the model is judged by, and what judges it.
-        data: with the sheet's fields.
+        metrics, scorer: what the model is judged by, and what judges it.
+        data: with the metrics' fields.
+        device: where the model is.
         images: how many; all if None.
-        spread: take them evenly from all over the data set instead of the first, since neighbours may be of one object.
-        device, batch_size, autocast, progress, description: see :func:`evaluate`.
+        spread: take them evenly from all over the data set where neighbours are of one object, instead of the first.
+        average: compare depth with the average of these images' true depth, too.
+        batch_size: images at once.
+        progress, description: for the bar.
     """
     count = min(images or len(data), len(data))
-    chosen = evenly_spread(len(data), count) if spread else np.arange(count)
-    collector = MetricCollector(sheet)
-    with progress.task(description, count, "img") as task:
-        for start in range(0, count, batch_size):
-            batch = data.batch(chosen[start : start + batch_size], ("image", *sheet.fields)).to(device)
-            with autocast():
-                collector.add(scorer(batch))
+    chosen = _some(data, count) if spread else np.arange(count)
+    builtin = any(metric.needs != "own" for metric in metrics.metrics)
+    fields = None if builtin else ("image", *metrics.fields)
+    scorer.average = _average(data, chosen, batch_size) if average and "depth" in metrics.fields else None
+    collector = MetricCollector(metrics)
+    with progress.task(description, len(chosen), "img") as task:
+        for start in range(0, len(chosen), batch_size):
+            batch = data.batch(chosen[start : start + batch_size], fields).to(device)
+            collector.add(scorer(batch))
             task.advance(len(batch))
     return collector
+
+
+def _average(data: PackedImages, chosen: NDArray[np.int64], batch_size: int) -> Tensor:
+    """The average true depth (H, W) of some images."""
+    depths, masks = [], []
+    for start in range(0, len(chosen), batch_size):
+        batch = data.batch(chosen[start : start + batch_size], {"depth", "mask"} & set(data.fields) | {"image"})
+        assert batch.depth is not None
+        depths.append(batch.depth.float())
+        masks.append(scored_masks(batch.depth, batch.depth, None, batch.mask)[1])
+    return average_depth(torch.cat(depths), torch.cat(masks))
 
 
 @torch.no_grad()
@@ -216,7 +156,7 @@ def sheet_columns(
     reconstructions.
     """
     if model.defines("sheet_columns"):
-        batch = data.batch(_examples(data, images))
+        batch = data.batch(_some(data, images))
         with autocast():
             return model.sheet_columns(batch.to(device))
     if not model.defines("reconstruct"):
@@ -234,14 +174,14 @@ def examples(
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> tuple[Batch, Reconstruction]:
     """Some images of a data set with what the model makes of them, on the CPU; see :func:`_examples`."""
-    batch = data.batch(_examples(data, images))
+    batch = data.batch(_some(data, images))
     with autocast():
         found = model.reconstruct(batch.image.to(device))
     return batch, found.to("cpu")
 
 
-def _examples(data: PackedImages, count: int) -> NDArray[np.int64]:
-    """Which images to show: the first, or evenly spread ones where neighbours are of one object."""
+def _some(data: PackedImages, count: int) -> NDArray[np.int64]:
+    """Some images: the first, or evenly spread ones where neighbours are of one object."""
     count = min(count, len(data))
     if all(spec.each == 1 for spec in data.fields.values()):
         return np.arange(count)

@@ -1,1 +1,5 @@
-"""Metrics of depth, of images and of clouds, those that models and pipelines bring along, and their reports."""
+"""What predictions are judged by: metrics of depth, images and clouds, of plugins and models; baselines."""
+
+from recon_toolkit.metrics.metric import Metric, MetricScores, MetricSet, Scored
+
+__all__ = ["Metric", "MetricScores", "MetricSet", "Scored"]

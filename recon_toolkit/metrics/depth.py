@@ -15,15 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from recon_toolkit.geometry.camera import Camera, normals_from_depth
+from recon_toolkit.metrics.metric import Metric, MetricSet, MetricSummary, Scored, metric_summary
 
-
-class MetricSummary(BaseModel):
-    """Mean and standard deviation (of the population, as numpy's) over images; NaN where there is none."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    std: float
+#: What depth is judged by: the fields of :class:`DepthMetrics`, in their order.
+DEPTH = MetricSet(
+    (
+        Metric("side", "SIDE ×10⁻²", 3, "lower", "depth", "constant"),
+        Metric("mad", "MAD °", 2, "lower", "depth", "constant"),
+        Metric("mae", "MAE", 4, "lower", "depth", headline=False),
+        Metric("mse", "MSE", 6, "lower", "depth", headline=False),
+        Metric("slope", "relief slope", 2, "one", "depth"),
+        Metric("correlation", "correlation", 3, "higher", "depth", headline=False),
+        Metric("coverage", "coverage", 3, "higher", "depth", headline=False),
+    ),
+    {"constant": "constant depth", "average": "average depth"},
+    ("depth",),
+)
 
 
 class DepthSummary(BaseModel):
@@ -145,6 +152,50 @@ def depth_metrics(
     return DepthMetrics(**{f.name: getattr(metrics, f.name).cpu() for f in fields(metrics)})
 
 
+def depth_scores(
+    prediction: Tensor,
+    truth: Tensor,
+    camera: Camera,
+    *,
+    prediction_mask: Tensor | None,
+    truth_mask: Tensor | None,
+    average: Tensor | None = None,
+) -> Scored:
+    """The scores of a batch by :data:`DEPTH`, with baselines on the same images and the same masks.
+
+    Args:
+        prediction, truth, camera, prediction_mask, truth_mask: as for :func:`depth_metrics`.
+        average: the average true depth (H, W) of all images that are scored, for that baseline.
+    """
+    # A baseline is defined everywhere; it is scored where this prediction could be.
+    prediction_mask, truth_mask = scored_masks(prediction, truth, prediction_mask, truth_mask)
+
+    def of(depth: Tensor) -> DepthMetrics:
+        return depth_metrics(depth, truth, camera, prediction_mask=prediction_mask, truth_mask=truth_mask)
+
+    planes = {"constant": torch.ones_like(truth)}
+    if average is not None:
+        planes["average"] = average.to(truth.device).expand(truth.shape)
+    quoted = [metric.name for metric in DEPTH.metrics if metric.ratio_to is not None]
+    baselines = {who: of(plane) for who, plane in planes.items()}
+    return Scored(
+        vars(of(prediction)),
+        {who: {name: getattr(found, name) for name in quoted} for who, found in baselines.items()},
+    )
+
+
+def average_depth(truth: Tensor, mask: Tensor) -> Tensor:
+    """The mean depth of the object at each pixel, over the images of (N, H, W) whose mask holds there: (H, W).
+
+    What lies outside the objects has no part in it, unlike in the paper, whose maps have one background depth: the
+    result does not depend on how a data set fills its background. Pixels that no object covers get the mean of all.
+    """
+    count = mask.sum(0)
+    total = truth.double().where(mask, 0.0).sum(0)
+    overall = total.sum() / count.sum()
+    return torch.where(count > 0, total / count.clamp(min=1), overall)
+
+
 def foreground(truth: Tensor) -> Tensor:
     """The object in a ground-truth depth map without a mask, (B, H, W) → bool.
 
@@ -197,11 +248,3 @@ def _centred(values: Tensor, mask: Tensor) -> Tensor:
 def _some(variance: Tensor) -> Tensor:
     """A variance, or NaN where there is none but for rounding: (1e-12)² is far below any relief in log depth."""
     return variance.where(variance > 1e-24, torch.nan)
-
-
-def metric_summary(values: Tensor) -> MetricSummary:
-    """Mean and standard deviation of one number an image (B,), those that are NaN left out."""
-    finite = values[~values.isnan()]
-    if not len(finite):
-        return MetricSummary(mean=float("nan"), std=float("nan"))
-    return MetricSummary(mean=float(finite.mean()), std=float(finite.std(correction=0)))

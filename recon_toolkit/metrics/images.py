@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from recon_toolkit.errors import ReconError
-from recon_toolkit.metrics.depth import masked_mean, metric_summary
+from recon_toolkit.metrics.depth import masked_mean
+from recon_toolkit.metrics.metric import Metric, MetricSet, Scored
 from recon_toolkit.structures import ImagePair
 
 #: Side of SSIM's Gaussian window in pixels, with a spread of 1.5 (Wang et al. 2004).
@@ -21,28 +20,14 @@ SSIM_WINDOW = 11
 _ALEXNET = "alexnet-owt-7be5be79.pth"
 
 
-def score_line(psnr: float, ssim: float, lpips: float | None) -> str:
-    """Scores of pictures in one line for a person."""
-    return f"PSNR {psnr:.2f} dB, SSIM {ssim:.3f}" + ("" if lpips is None else f", LPIPS {lpips:.3f}")
-
-
-class ImageReport(BaseModel):
-    """Image errors over a set of images: means, and standard deviations (of the population) as ``*_std``."""
-
-    model_config = ConfigDict(frozen=True)
-
-    psnr: float = Field(description="peak signal-to-noise ratio in dB, mean over images")
-    psnr_std: float
-    ssim: float = Field(description="structural similarity, 1 is equal")
-    ssim_std: float
-    lpips: float | None = Field(default=None, description="LPIPS (AlexNet), 0 is equal; None without its weights")
-    lpips_std: float | None = None
-    images: int = Field(description="images scored")
-    empty: int = Field(default=0, description="images without a pixel to compare")
-
-    def text(self) -> str:
-        """The scores in one line for a person."""
-        return score_line(self.psnr, self.ssim, self.lpips)
+#: What images are judged by: the fields of :class:`ImageMetrics`, in their order.
+IMAGES = MetricSet(
+    (
+        Metric("psnr", "PSNR dB", 2, "higher", "pictures"),
+        Metric("ssim", "SSIM", 3, "higher", "pictures"),
+        Metric("lpips", "LPIPS", 3, "lower", "pictures"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -71,31 +56,9 @@ class ImageMetrics:
     def __len__(self) -> int:
         return int(self.psnr.shape[0])
 
-    @staticmethod
-    def cat(parts: Sequence[ImageMetrics]) -> ImageMetrics:
-        """The metrics of several batches as those of one; LPIPS only where all have it."""
-        lpips = [part.lpips for part in parts if part.lpips is not None]
-        return ImageMetrics(
-            psnr=torch.cat([part.psnr for part in parts]),
-            ssim=torch.cat([part.ssim for part in parts]),
-            lpips=torch.cat(lpips) if len(lpips) == len(parts) else None,
-        )
-
-    def report(self) -> ImageReport:
-        """Mean ± standard deviation over the images that have a pixel to compare."""
-        empty = int(self.psnr.isnan().sum())
-        psnr, ssim = metric_summary(self.psnr), metric_summary(self.ssim)
-        lpips = None if self.lpips is None else metric_summary(self.lpips)
-        return ImageReport(
-            psnr=psnr.mean,
-            psnr_std=psnr.std,
-            ssim=ssim.mean,
-            ssim_std=ssim.std,
-            lpips=None if lpips is None else lpips.mean,
-            lpips_std=None if lpips is None else lpips.std,
-            images=len(self) - empty,
-            empty=empty,
-        )
+    def scored(self) -> Scored:
+        """The numbers by metric; without LPIPS where its weights are absent."""
+        return Scored({name: value for name, value in vars(self).items() if value is not None})
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from recon_toolkit.geometry.camera import Camera
-from recon_toolkit.metrics.depth import DepthMetrics, DepthSummary, depth_metrics, scored_masks
+from recon_toolkit.metrics.depth import DepthMetrics, DepthSummary, average_depth, depth_metrics, scored_masks
 
 
 class BaselineScore(BaseModel):
@@ -189,18 +189,6 @@ class BaselineMetrics:
 
     constant: DepthMetrics
     average: DepthMetrics
-
-
-def average_depth(truth: Tensor, mask: Tensor) -> Tensor:
-    """The mean depth of the object at each pixel, over the images of (N, H, W) whose mask holds there: (H, W).
-
-    What lies outside the objects has no part in it, unlike in the paper, whose maps have one background depth: the
-    result does not depend on how a data set fills its background. Pixels that no object covers get the mean of all.
-    """
-    count = mask.sum(0)
-    total = truth.double().where(mask, 0.0).sum(0)
-    overall = total.sum() / count.sum()
-    return torch.where(count > 0, total / count.clamp(min=1), overall)
 
 
 def baseline_metrics(

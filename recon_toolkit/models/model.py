@@ -15,7 +15,7 @@ from recon_toolkit.structures import Batch, ImagePair, Losses, ModelOutput, Reco
 if TYPE_CHECKING:
     from recon_toolkit.data.packed import PackedImages
     from recon_toolkit.detection import Detector
-    from recon_toolkit.metrics.contributed import MetricSet, Scorer
+    from recon_toolkit.metrics.metric import MetricSet, Scorer
 
 
 @dataclass(frozen=True)

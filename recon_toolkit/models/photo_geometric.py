@@ -12,11 +12,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recon_toolkit.geometry import Camera, normals_from_depth, shade
+from recon_toolkit.models.health import Finding, Remedies, shape_findings, sigma_findings
 from recon_toolkit.models.model import Model
 from recon_toolkit.rendering import render_object, warp_to_view
-from recon_toolkit.structures import Reconstruction, Rendering
+from recon_toolkit.structures import Batch, ModelOutput, Reconstruction, Rendering
 
 Renderer = Callable[[Tensor, Tensor, Tensor], Rendering]
+
+
+REMEDIES = Remedies(
+    start="start from a convex shape: --set model.convex_start_steps=200",
+    smooth=(
+        "train with 2 or more samples a pixel (renderer.supersampling), a lower learning rate, a warm-up "
+        "(training.warmup_steps), or the depth-smoothness loss"
+    ),
+    alive=(
+        "keep the bottleneck of the depth network alive: encoders.depth.bottleneck_slope=0.2 where it has that option, "
+        "training.weight_decay=0, or a lower learning rate"
+    ),
+    rate="lower the learning rate (the published one is 1e-4) or set training.clip_gradient",
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +67,17 @@ class PhotoGeometric(Model):
         image_size: side of the square images in pixels.
         depth_min, depth_max: range of the canonical depth, in units of the object's distance.
         border_depth: depth of the two outermost columns on either side; 0.7 max + 0.3 min if not given.
-        repeated_rows: outermost rows above and below that take the depth of the next one inside.
+        repeated_rows: outermost rows above and below that take the depth of the next one inside. The published 0
+            leaves them free: no normal sees the outermost ones, and where the head meets the upper border they may
+            fold into a shelf before the forehead, which does not go away again.
         rotation_range: largest rotation about each axis, in degrees.
         translation_range, translation_z_range: largest translations along x and y, and along z.
         ambient_range, diffuse_range: ranges of the light's strengths.
-        normal_epsilon: see :func:`~recon_toolkit.geometry.normals_from_depth`.
+        normal_epsilon: see :func:`~recon_toolkit.geometry.normals_from_depth`; 1e-7 in the original's code.
         shading: multiply the albedo by the shading of the light; without it the albedo is the image.
+        convex_start_steps: steps in which the depth network is fitted to an ellipsoid before training starts, as
+            GAN2Shape does. Short schedules need it: from a flat start, views roll out of the picture.
+        convex_start_rate: learning rate of those steps.
 
     Raises:
         ValueError: there is no renderer, or a range makes no sense.
@@ -86,6 +106,8 @@ class PhotoGeometric(Model):
         diffuse_range: tuple[float, float] = (0.0, 1.0),
         normal_epsilon: float = 0.0,
         shading: bool = True,
+        convex_start_steps: int = 0,
+        convex_start_rate: float = 1e-3,
     ) -> None:
         super().__init__()
         if renderer is None:
@@ -103,6 +125,8 @@ class PhotoGeometric(Model):
         self.view_range = (rotation,) * 3 + (translation_range, translation_range, translation_z_range)
         self.ambient_range, self.diffuse_range = ambient_range, diffuse_range
         self.normal_epsilon, self.shading = normal_epsilon, shading
+        self.warm_start_steps, self.warm_start_rate = convex_start_steps, convex_start_rate
+        self.warm_start_name = "convex start"
         # Made once: a tensor made of numbers in every step would be a copy to the device that waits for it.
         self.register_buffer("_view_scale", torch.tensor(self.view_range), persistent=False)
         self.register_buffer("_depth_limits", torch.tensor(self.depth_range), persistent=False)
@@ -171,6 +195,29 @@ class PhotoGeometric(Model):
     def render(self, depth: Tensor, image: Tensor, albedo: Tensor, light: Tensor, view: Tensor) -> Rendering:
         """The canonical object in the input view, by the pipeline's renderer."""
         return render_object(self.renderer, depth, image, albedo, light if self.shading else None, view)
+
+    def convex_depth(self) -> Tensor:
+        """The ellipsoid (H, W) that the convex start fits.
+
+        For depths in [0.9, 1.1] it is 1.06 − 0.11 √(1 − (x/0.8)² − (y/0.95)²), with x and y in [−1, 1].
+        """
+        parameter = next(self.parameters())
+        axis = torch.linspace(-1, 1, self.image_size, device=parameter.device)
+        bump = (1 - (axis / 0.8).square() - (axis[:, None] / 0.95).square()).clamp(min=0).sqrt()
+        low, high = self.depth_range
+        return low + (high - low) * (0.8 - 0.55 * bump)
+
+    def warm_start_loss(self, batch: Batch) -> Tensor:
+        """What the convex start minimises: squared distance to the ellipsoid, in units of the depth range."""
+        low, high = self.depth_range
+        error = (self.depth_of(self.encoders["depth"](batch.image * 2 - 1)) - self.convex_depth()) / (high - low)
+        return error[:, :, 2:-2].square().mean()
+
+    def health(self, output: ModelOutput, *, settled: bool) -> list[Finding]:
+        """Flat, hollow, rough or equal shapes, views that turn away, confidence that runs away."""
+        sigmas = {name: pair.spreads[0] for name, pair in output.pairs.items() if pair.spreads}
+        found = shape_findings(output.diagnostics, REMEDIES, settled=settled) if output.diagnostics else []
+        return found + sigma_findings(sigmas, REMEDIES)
 
     def confidence(self, images: Tensor) -> Tensor | None:
         """σ (B, 1, H, W) of the plain reconstruction, where the method has one."""
