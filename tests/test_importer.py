@@ -16,7 +16,7 @@ import torch
 from published_layout import checkpoint, networks, write_checkpoint
 from recon_unsup3d.importer import SLOTS, find_network, find_settings
 
-from recon_toolkit import CheckpointError, PluginError
+from recon_toolkit import Batch, CheckpointError, PluginError
 from recon_toolkit.assembly import build_model
 from recon_toolkit.cli.app import execute
 from recon_toolkit.config.pipeline import load_pipeline
@@ -273,15 +273,20 @@ def test_what_the_original_adds_to_the_length_of_normals_shortens_them_by_a_thir
     assert 0.0005 < difference.max() < 0.0041  # 1e-7 / (0.9 · 2 / FOCAL)², at the nearest depth
 
 
-def test_an_imported_lemul_has_no_symmetry_and_its_one_confidence(tmp_path):
+def test_an_imported_lemul_has_no_symmetry_and_both_of_its_confidences(tmp_path):
     torch.manual_seed(5)
     made = networks(8, lemul=True)
     write_checkpoint(tmp_path / "checkpoint010.pth", made)
     report = import_file("lemul", tmp_path / "checkpoint010.pth")
-    assert any("netC2" in note for note in report.notes if note.startswith("left out"))
+    assert not any("netC" in note for note in report.notes if note.startswith("left out"))
     model = loaded(tmp_path / "checkpoint010.safetensors", tmp_path)
-    assert (model.flip_depth, model.flip_albedo) == (False, False)
+    assert type(model).__name__ == "LeMul" and model.pairs == "flip"
     images = picture()[None]
+    both = torch.cat((images.flip(-1), images), 1)  # first the image whose shape is used: its partner
+    with torch.no_grad():
+        sigma = made["netC2"].out_net1(made["netC2"].network(both * 2 - 1))
+        swapped = model(Batch(images, torch.zeros(1))).pairs["swapped"]
+    torch.testing.assert_close(swapped.spreads[0][:1], sigma)
     with torch.no_grad():
         sigma = made["netC"].out_net1(made["netC"].network(images * 2 - 1))
     torch.testing.assert_close(model.reconstruct(images).confidence, sigma)

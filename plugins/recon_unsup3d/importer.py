@@ -1,10 +1,10 @@
-"""Published checkpoints of Unsup3D (Wu et al. 2020) and LeMul (Ho et al. 2021) as weights of the model ``unsup3d``."""
+"""Published checkpoints of Unsup3D (Wu et al. 2020) and LeMul (Ho et al. 2021) as weights of our models of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,12 +26,14 @@ class Slot:
         role: its role in our model.
         component: our encoder's name.
         outputs: channels that it puts out.
+        inputs: channels that it takes.
     """
 
     key: str
     role: str
     component: str
     outputs: int
+    inputs: int = 3
 
 
 SLOTS = (
@@ -43,6 +45,11 @@ SLOTS = (
 )
 #: LeMul's confidence for pairs of images.
 SECOND_CONFIDENCE = "netC2"
+LEMUL_SLOTS = (
+    *SLOTS[:-1],
+    Slot("netC", "confidence", "conv-confidence", 1),
+    Slot(SECOND_CONFIDENCE, "pair_confidence", "conv-confidence", 1, 6),
+)
 _CLASSES: dict[str, Callable[..., nn.Module]] = {
     "conv-autoencoder": ConvAutoencoder,
     "conv-regressor": ConvRegressor,
@@ -50,7 +57,6 @@ _CLASSES: dict[str, Callable[..., nn.Module]] = {
 }
 #: Parts of the published confidence network, and ours; the others are called ``network`` in both.
 _PARTS = {"out_net1": "fine", "out_net2": "coarse"}
-_CONFIDENCE_HEADS = ("fine.6.weight", "coarse.0.weight")
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,6 @@ def find_network(slot: Slot, state: Any, where: str) -> FoundNetwork:
     """
     tensors = _tensors(slot, state, where)
     # Shapes come before values: only tensors of the size that they should have are gone through or copied.
-    if slot.role == "confidence":
-        tensors = _two_channels(tensors)
     first = tensors.get("network.0.weight")
     width = len(first) if first is not None and first.ndim == 4 else 0
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -138,14 +142,6 @@ def _theirs(name: str) -> str:
     return {ours: theirs for theirs, ours in _PARTS.items()}.get(part, part) + dot + rest
 
 
-def _two_channels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """LeMul's confidence has one channel, ours one for each of the plain and the flipped image: both are the same."""
-    return {
-        name: tensor.expand(2, *tensor.shape[1:]) if name in _CONFIDENCE_HEADS and tensor.shape[:1] == (1,) else tensor
-        for name, tensor in tensors.items()
-    }
-
-
 def _options(slot: Slot, size: int, width: int, shapes: Mapping[str, torch.Size]) -> dict[str, int] | None:
     """Options of our encoder if the network is one for pictures of this size, or None where it cannot be."""
     if slot.component == "conv-regressor":
@@ -160,7 +156,7 @@ def _options(slot: Slot, size: int, width: int, shapes: Mapping[str, torch.Size]
 
 def _shapes(slot: Slot, size: int, options: Mapping[str, int]) -> dict[str, torch.Size]:
     with torch.device("meta"):  # shapes without memory
-        network = _CLASSES[slot.component](3, slot.outputs, size, **options)
+        network = _CLASSES[slot.component](slot.inputs, slot.outputs, size, **options)
     return {name: tensor.shape for name, tensor in network.state_dict().items()}
 
 
@@ -201,6 +197,10 @@ CARS = "unsup3d-car"
 #: The pipeline of ours whose data and training are those of a preset.
 _PIPELINES = {"synface": "unsup3d-synface", "cat": "unsup3d-cat", "car": CARS}
 _OTHER_PIPELINE = "unsup3d-celeba"
+_LEMUL_PIPELINES = {"synface": "lemul-synface", "cat": "lemul-cat", "casia": "lemul-casia"}
+_OTHER_LEMUL = "lemul-celeba"
+#: Presets of LeMul whose data have several images of each person.
+_COLLECTIONS = ("casia", "multipie")
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,7 @@ class Settings:
         pipeline: the pipeline of ours to build on.
         image_size: what a configuration says; None if it does not.
         alternatives: the other presets, where this one was guessed.
+        pairs: of a LeMul, whom its images are drawn with.
     """
 
     numbers: Mapping[str, float]
@@ -220,9 +221,10 @@ class Settings:
     pipeline: str = _OTHER_PIPELINE
     image_size: int | None = None
     alternatives: str = ""
+    pairs: Mapping[str, Any] = field(default_factory=dict)
 
     def model(self) -> dict[str, Any]:
-        """Options of our model ``unsup3d``."""
+        """Options of our models that both have."""
         n = self.numbers
         return {
             "depth_min": n["min_depth"],
@@ -282,9 +284,11 @@ def find_settings(
             return _configured(_read(beside), f"{CONFIG_FILE} beside the checkpoint", beside, lemul)
     name = preset or guess
     known = _LEMUL if lemul else _UNSUP3D
-    numbers, pipeline = {**_DEFAULTS, **known[name]}, _PIPELINES.get(name, _OTHER_PIPELINE)
+    numbers = {**_DEFAULTS, **known[name]}
+    pipeline = _LEMUL_PIPELINES.get(name, _OTHER_LEMUL) if lemul else _PIPELINES.get(name, _OTHER_PIPELINE)
     alternatives = "" if preset else _others(name, lemul)
-    return Settings(numbers, f"preset {name}", pipeline, alternatives=alternatives)
+    pairs = {"pairs": "group" if name in _COLLECTIONS else "flip"} if lemul else {}
+    return Settings(numbers, f"preset {name}", pipeline, alternatives=alternatives, pairs=pairs)
 
 
 def _others(name: str, lemul: bool) -> str:
@@ -318,18 +322,23 @@ def _configured(found: Mapping[str, Any], source: str, path: Path, lemul: bool) 
             where=str(path),
             remedy="there is no setting for that",
         )
-    return Settings(numbers, source, _OTHER_PIPELINE, None if size is None else int(size))
+    pipeline, pairs = (_OTHER_LEMUL, {"pairs": "flip"}) if lemul else (_OTHER_PIPELINE, {})
+    return Settings(numbers, source, pipeline, None if size is None else int(size), pairs=pairs)
 
 
 #: The original's renderer: 2 × 2 samples, of which pixel i shows the surface at u = i + 0.5, while colours are sampled
 #: with integer u at pixel centres.
 RENDERER = {"name": "depth-mesh", "supersampling": 2, "pixel_offset": 0.5}
-#: Losses on the mirrored reconstruction, which a model without symmetry does not have.
-_FLIPPED = {"flipped": None, "flipped-perceptual": None}
+#: Losses of a model that weigh by the confidence of a role.
+_WEIGHED: dict[str, dict[str, tuple[str, ...]]] = {
+    "unsup3d": {"confidence": ("photometric", "perceptual", "flipped", "flipped-perceptual")},
+    "lemul": {
+        "confidence": ("photometric", "perceptual"),
+        "pair_confidence": ("swapped", "swapped-perceptual"),
+    },
+}
 #: How long the published models of faces were trained.
 FACE_EPOCHS = 30
-#: Losses that weigh by the confidence.
-_TERMS = ("photometric", "perceptual", *_FLIPPED)
 
 
 def import_unsup3d(
@@ -346,28 +355,27 @@ def import_unsup3d(
     Raises:
         CheckpointError: it is a checkpoint of something else, or of networks with other layers.
     """
-    networks = _networks(tensors, str(path))
+    _check_keys(tensors, SLOTS, str(path))
     if _is_lemul(tensors):
         raise CheckpointError(
             "this is a checkpoint of LeMul, whose model has no mirror symmetry",
             where=str(path),
             remedy="use recon import lemul",
         )
+    networks = _networks(tensors, SLOTS, str(path))
     # Of the published models only that of cars has no confidence.
     guess = "celeba" if "netC" in tensors else "car"
     settings = find_settings(tensors, path, preset, config, lemul=False, guess=guess)
     epoch, notes = tensors.get("epoch"), []
     if guess == "celeba" and settings.alternatives and isinstance(epoch, int) and epoch > FACE_EPOCHS:
         notes = [f"it is of epoch {epoch}: published faces have {FACE_EPOCHS}, cats 200 (--preset cat)"]
-    return _imported(tensors, networks, settings, path, {}, notes)
+    return _imported(tensors, networks, settings, path, "unsup3d", notes)
 
 
 def import_lemul(
     tensors: Mapping[str, Any], path: Path, *, preset: LeMulPreset | None = None, config: Path | None = None
 ) -> Imported:
-    """A checkpoint of LeMul: the same networks, in a model without mirror symmetry.
-
-    The second confidence network, which compares two images in training, is left out.
+    """A checkpoint of LeMul, of which training can go on, on its textures for example.
 
     Args:
         tensors: the file's dictionary: ``netD``, ``netA``, ``netL``, ``netV``, ``netC`` and ``netC2`` hold state dicts.
@@ -378,19 +386,17 @@ def import_lemul(
     Raises:
         CheckpointError: it is a checkpoint of something else, or of networks with other layers.
     """
-    networks = _networks(tensors, str(path))
+    _check_keys(tensors, LEMUL_SLOTS, str(path))
     if not _is_lemul(tensors) and "netC" in tensors:
         raise CheckpointError(
             "this is a checkpoint of Unsup3D, not of LeMul", where=str(path), remedy="use recon import unsup3d"
         )
+    networks = _networks(tensors, LEMUL_SLOTS, str(path))
     settings = find_settings(tensors, path, preset, config, lemul=True, guess="celeba")
-    model = {"flip_depth": False, "flip_albedo": False}
-    notes = ["no mirror symmetry; training on from it is Unsup3D's without symmetry, not LeMul's from pairs of images"]
-    if "netC" in tensors:
-        notes.append("its one channel of confidence is stored twice; the second is not used")
+    notes = []
     if settings.numbers["xyz_rotation_range"] != 60:
         notes.append("LeMul's test settings turn by ±60° instead: --set model.rotation_range=60")
-    return _imported(tensors, networks, settings, path, model, notes)
+    return _imported(tensors, networks, settings, path, "lemul", notes)
 
 
 def _is_lemul(tensors: Mapping[str, Any]) -> bool:
@@ -399,8 +405,8 @@ def _is_lemul(tensors: Mapping[str, Any]) -> bool:
     return SECOND_CONFIDENCE in tensors or (isinstance(head, Tensor) and head.shape[:1] == (1,))
 
 
-def _networks(tensors: Mapping[str, Any], where: str) -> list[FoundNetwork]:
-    missing = [slot.key for slot in SLOTS if slot.key not in tensors and slot.role != "confidence"]
+def _check_keys(tensors: Mapping[str, Any], slots: Sequence[Slot], where: str) -> None:
+    missing = [slot.key for slot in slots if slot.key not in tensors and slot.component != "conv-confidence"]
     if missing:
         flat = bool(tensors) and all(isinstance(value, Tensor) for value in tensors.values())
         held = "a state dict of one network" if flat else _some(tensors)
@@ -409,7 +415,10 @@ def _networks(tensors: Mapping[str, Any], where: str) -> list[FoundNetwork]:
             where=where,
             remedy="name the checkpoint*.pth that the training wrote",
         )
-    found = [find_network(slot, tensors[slot.key], where) for slot in SLOTS if slot.key in tensors]
+
+
+def _networks(tensors: Mapping[str, Any], slots: Sequence[Slot], where: str) -> list[FoundNetwork]:
+    found = [find_network(slot, tensors[slot.key], where) for slot in slots if slot.key in tensors]
     sizes = {network.image_size for network in found}
     if len(sizes) > 1:
         each = ", ".join(f"{network.slot.key} for {network.image_size}" for network in found)
@@ -431,7 +440,7 @@ def _imported(
     networks: list[FoundNetwork],
     settings: Settings,
     path: Path,
-    model: Mapping[str, Any],
+    model: Literal["unsup3d", "lemul"],
     notes: list[str],
 ) -> Imported:
     size = networks[0].image_size
@@ -444,14 +453,15 @@ def _imported(
     encoders: dict[str, Any] = {
         network.slot.role: {"name": network.slot.component, **network.options} for network in networks
     }
-    losses: dict[str, Any] = dict(_FLIPPED) if model.get("flip_depth") is False else {}
-    if "confidence" not in encoders and settings.pipeline != CARS:  # that pipeline has none already
-        encoders["confidence"] = None
-        losses |= {term: {"likelihood": "none"} for term in _TERMS if losses.get(term, 0) is not None}
+    losses: dict[str, Any] = {}
+    for role, terms in _WEIGHED[model].items():
+        if role not in encoders and settings.pipeline != CARS:  # that pipeline has none already
+            encoders[role] = None
+            losses |= {term: {"likelihood": "none"} for term in terms}
     pipeline: dict[str, Any] = {
         "extends": settings.pipeline,
         "description": f"imported from {path.name}, with the settings of {settings.source}",
-        "model": {"name": "unsup3d", **settings.model(), "normal_epsilon": 1e-7, **model},
+        "model": {"name": model, **settings.model(), "normal_epsilon": 1e-7, **settings.pairs},
         "encoders": encoders,
         "renderer": RENDERER,
         "camera": {"fov": settings.numbers["fov"]},
@@ -475,7 +485,7 @@ def _imported(
 
 
 def _left_out(tensors: Mapping[str, Any]) -> str:
-    taken = {slot.key for slot in SLOTS}
+    taken = {slot.key for slot in LEMUL_SLOTS}
     parts = [
         f"{name[:40]} (a {value.name[:60]}, not loaded)" if isinstance(value, OpaqueObject) else name[:40]
         for name, value in tensors.items()
