@@ -84,9 +84,24 @@ def test_the_swap_teaches_the_partner_and_never_its_light() -> None:
 def test_an_image_that_is_its_own_partner_meets_its_mirror_image() -> None:
     model: Any = build_model(resolve()).eval()
     batch = batch_of(4, [5, 5, 6, 7])
+    batch.image[1] = batch.image[0]
     target = model(batch).pairs["plain"].target
     assert torch.equal(target[1], batch.image[1].flip(-1))
     assert torch.equal(target[[0, 2, 3]], batch.image[[0, 2, 3]])
+
+
+def test_a_share_of_the_pairs_is_an_image_and_its_mirror_image() -> None:
+    model: Any = build_model(resolve("model.mirrored=0.25")).eval()
+    count, draw = 400, torch.randint(2**62, (400,), generator=torch.Generator().manual_seed(3))
+    images = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    batch = Batch(image=images, index=torch.arange(count), draw=draw)
+    found, partner = model._with_partners(batch)
+    assert torch.equal(partner.view(-1, 2), torch.arange(count).view(-1, 2).flip(1))
+    mirrored = (found[1::2] == images[::2].flip(-1)).flatten(1).all(1)
+    assert torch.equal(found[::2], images[::2]) and torch.equal(found[1::2][~mirrored], images[1::2][~mirrored])
+    assert 0.12 < mirrored.float().mean() < 0.38  # of 200 draws: more than four standard deviations
+    assert torch.equal(model._with_partners(batch)[0], found)  # the same step sees the same
+    assert torch.equal(model._with_partners(Batch(images, torch.arange(count)))[0], images)  # outside of training
 
 
 def test_smoothness_is_of_the_albedo_that_was_used() -> None:
@@ -158,6 +173,7 @@ def test_a_run_goes_on_to_equal_tensors(
         (["model.pairs=none"], "swapped"),
         (['model.trains=["shape"]'], "trains names 'shape'"),
         (["model.pairs=mirror"], "model.pairs"),
+        (["model.mirrored=2"], "mirrored 2"),
     ],
 )
 def test_what_cannot_be_is_named(settings: list[str], message: str, tmp_path: Path, cache: Path) -> None:

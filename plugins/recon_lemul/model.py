@@ -14,6 +14,8 @@ from recon_toolkit.geometry import Camera
 from recon_toolkit.models import Canonical, PhotoGeometric
 
 Pairs = Literal["group", "flip", "none"]
+#: What numbers between 0 and 1 are made of whole ones by.
+_DRAWS = 1 << 20
 
 
 class LeMul(PhotoGeometric):
@@ -32,11 +34,13 @@ class LeMul(PhotoGeometric):
         pairs: an image's partner: ``group``, another image of its group (a person, an object); ``flip``, its mirror
             image; ``none``: it has none, and there is no pair ``swapped``, as in the paper's fine-tuning of textures.
             An image that is drawn as its own partner (``sampler.singles: repeat``) meets its mirror image.
+        mirrored: with ``group``, the share of pairs that are an image and its mirror image instead, as the paper mixes
+            them: what turns an object's mirror image the other way is a strong sign of how it is turned.
         trains: roles of the networks that learn; all if empty.
         options: those of :class:`~recon_toolkit.models.PhotoGeometric`.
 
     Raises:
-        ValueError: ``trains`` names a role that there is none of.
+        ValueError: ``trains`` names a role that there is none of, or ``mirrored`` is no share.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class LeMul(PhotoGeometric):
         image_size: int,
         *,
         pairs: Pairs = "group",
+        mirrored: float = 0.0,
         trains: Sequence[str] = (),
         **options: Any,
     ) -> None:
@@ -54,7 +59,9 @@ class LeMul(PhotoGeometric):
         unknown = sorted(set(trains) - set(encoders))
         if unknown:
             raise ValueError(f"trains names '{unknown[0]}', which is none of the networks: {', '.join(encoders)}")
-        self.pairs, self.trains = pairs, tuple(trains)
+        if not 0 <= mirrored <= 1:
+            raise ValueError(f"mirrored {mirrored} is no share: it must be 0 to 1")
+        self.pairs, self.mirrored, self.trains = pairs, mirrored, tuple(trains)
         self.group_size = 2 if pairs == "group" else 1
 
     @classmethod
@@ -102,8 +109,12 @@ class LeMul(PhotoGeometric):
         if self.pairs == "flip":
             return torch.cat((images, images.flip(-1))), torch.cat((rows + len(rows), rows))
         partner = rows.view(-1, 2).flip(1).flatten()
-        itself = (batch.index == batch.index[partner]) & (rows % 2 == 1)
-        return torch.where(itself[:, None, None, None], images.flip(-1), images), partner
+        instead = batch.index == batch.index[partner]
+        if self.mirrored and batch.draw is not None:
+            drawn = batch.draw.view(-1, 2)[:, :1].expand(-1, 2).flatten()
+            instead = instead | (drawn % _DRAWS < self.mirrored * _DRAWS)
+        instead = instead & (rows % 2 == 1)
+        return torch.where(instead[:, None, None, None], images[partner].flip(-1), images), partner
 
     def _reconstruct_pairs(
         self,
