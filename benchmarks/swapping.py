@@ -52,8 +52,8 @@ def main() -> None:
             results.values[f"{name}: SSIM of the {what} drawing"] = round(float(scores.ssim.mean()), 3)
         results.values["pairs"] = len(first)
         columns |= {"one photograph": one[:SHOWN], "another": other[:SHOWN]}
-        for what, rendering in (("from itself", own), ("from the first", swapped)):
-            columns[f"{name}, {what}"] = rendering.image[:SHOWN].clamp(0, 1)
+        for what, rendering in (("own", own), ("swapped", swapped)):
+            columns[f"{name}: {what}"] = rendering.image[:SHOWN].clamp(0, 1)
     results.write()
     if options.out:
         contact_sheet(columns).save(options.out, quality=90)
