@@ -90,7 +90,8 @@ class Component:
 def _decorator(kind: Kind) -> Callable[[str], Callable[[T], T]]:
     def named(name: str) -> Callable[[T], T]:
         def mark(target: T) -> T:
-            summary = (inspect.getdoc(target) or "").partition("\n")[0]
+            own = target.__doc__  # not a base class's
+            summary = (inspect.getdoc(target) or "").partition("\n")[0] if own else ""
             setattr(target, MARKER, Component(kind, name, target, summary))
             return target
 
@@ -136,6 +137,9 @@ def metric(
             ``image``: (prediction, target, mask), (B, 3, H, W) in [0, 1] and (B, H, W); ``output``: (output, batch).
         fields: what an image of the data set must have besides; depth for metrics of depth goes without saying.
     """
+    for value, known in ((better, ("lower", "higher", "one")), (of, ("depth", "image", "output"))):
+        if value not in known:
+            raise ValueError(f"the metric '{name}' says {value!r}; known are {', '.join(known)}")
     marked = _decorator("metric")(name)
 
     def mark(target: T) -> T:

@@ -83,6 +83,22 @@ def test_a_callback_sees_the_run_and_a_broken_one_costs_nothing(
     assert recon("run", "--pipeline", tiny, "--out", tmp_path / "watched", "--resume")[0] == 0
 
 
+def test_a_failing_exporter_is_that_pictures_failure(untrained_run: Path, tmp_path: Path, recon: Run) -> None:
+    plugin = tmp_path / "fails.py"
+    plugin.write_text(
+        "from recon_toolkit import exporter\n@exporter('fails')\ndef fails(result, folder):\n"
+        "    if result.name == 'b':\n        raise OSError('no room')\n    return [] if result.name == 'a' else folder\n"
+    )
+    for name in "abc":
+        Image.fromarray(np.full((40, 40, 3), 120, np.uint8)).save(tmp_path / f"{name}.png")
+    pictures = [tmp_path / f"{name}.png" for name in "abc"]
+    words = ("reconstruct", "--run", untrained_run, "--no-detect", *pictures, "--plugin", plugin)
+    code, _, errors = recon(*words, "--out", tmp_path / "out", "--write", "page,fails")
+    assert code == 3 and "the exporter 'fails' raised OSError: no room" in errors
+    assert "the exporter 'fails' returned no list of paths" in errors
+    assert (tmp_path / "out" / "index.html").is_file()
+
+
 def test_an_exporter_is_an_output(untrained_run: Path, plugin: Path, tmp_path: Path, recon: Run) -> None:
     Image.fromarray(np.full((40, 40, 3), 120, np.uint8)).save(tmp_path / "crop.png")
     words = ("reconstruct", "--run", untrained_run, "--no-detect", tmp_path / "crop.png", "--plugin", plugin)

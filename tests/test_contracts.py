@@ -52,7 +52,7 @@ CONTRACTS = [
     ("detector", "def X(image, *, share: float): pass", None),
     ("exporter", "def X(result): pass", "no function of (result, folder)"),
     ("exporter", "def X(result, folder, *, digits: int = 3): pass", None),
-    ("callback", "class X: pass", "none of the methods begin, log and end"),
+    ("callback", "class X: pass", "it is no recon_toolkit.Callback"),
     ("callback", "class X(Callback):\n    def log(self, step): pass", "its log cannot be called with"),
     ("callback", "class X(Callback):\n    def end(self, run, summary): pass", None),
     ("importer", "def X(state: int): pass", "neither tensors nor path"),

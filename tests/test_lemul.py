@@ -174,6 +174,7 @@ def test_a_run_goes_on_to_equal_tensors(
         (['model.trains=["shape"]'], "trains names 'shape'"),
         (["model.pairs=mirror"], "model.pairs"),
         (["model.mirrored=2"], "mirrored 2"),
+        (["sampler={name: shuffled}"], "pairs of images of different groups"),
     ],
 )
 def test_what_cannot_be_is_named(settings: list[str], message: str, tmp_path: Path, cache: Path) -> None:

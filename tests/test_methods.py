@@ -281,6 +281,29 @@ def test_a_table_shows_a_metric_of_a_pipeline(tmp_path: Path, cache: Path, recon
     assert "AbsRel" in text + err
 
 
+def test_a_metric_that_fails_loses_no_step_and_one_of_a_taken_name_is_refused(
+    tmp_path: Path, cache: Path, recon: Any
+) -> None:
+    (tmp_path / "wrong.py").write_text(
+        "from recon_toolkit import metric\n@metric('wrong')\ndef wrong(prediction, truth, mask):\n    1 / 0\n"
+    )
+    path = tmp_path / "scored.yaml"
+    path.write_text(METRICS.replace("relative: {name: abs-rel, power: 2.0}", "relative: {name: wrong}"))
+    words = ("run", "--pipeline", path, "--plugin", tmp_path / "wrong.py", "--plugin", HERE / "plugin_metrics.py")
+    code, _, err = recon(*words, "--out", tmp_path / "run")
+    assert code == 2 and "metrics.relative raised ZeroDivisionError" in err
+    assert list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
+    code, _, err = recon(*words, "--out", tmp_path / "run", "--resume", "--set", "metrics.relative=null")
+    assert code == 0, err
+    for name in ("side", "steps", "mad_ratio", "constant_error"):
+        path.write_text(METRICS.replace("relative:", f"{name}:"))
+        code, _, err = recon(
+            "run", "--pipeline", path, "--plugin", HERE / "plugin_metrics.py", "--out", tmp_path / "no"
+        )
+        assert code == 2 and f"a metric cannot be called '{name}'" in err
+        assert not (tmp_path / "no").exists()
+
+
 def test_a_metric_that_gives_no_number_an_image_is_named(tmp_path: Path, cache: Path, recon: Any) -> None:
     plugin = tmp_path / "wrong.py"
     plugin.write_text(

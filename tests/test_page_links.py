@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pandas as pd
 import pytest
 from PIL import Image
 from recon_bench.runner import make_table, plan_table
@@ -74,6 +75,8 @@ def test_without_ground_truth_a_run_has_loss_psnr_and_ssim_of_held_out_images(ru
     last = [entry for entry in logged if entry["kind"] == "validation"][-1]
     assert last["held_out_loss"] == pytest.approx(summary.held_out_loss, rel=1e-4)
     page = (out / "index.html").read_text()
+    scores = pd.read_csv(out / "scores.csv")  # what tables are made of
+    assert len(scores) == 6 and scores["psnr"].mean() == pytest.approx(summary.psnr)
     assert "PSNR" in page and "SSIM" in page and f"{summary.held_out_loss:.3f}" in page and "SIDE" not in page
 
 

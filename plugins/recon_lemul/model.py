@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recon_toolkit import Batch, ImagePair, ModelOutput, ParameterGroup, Rendering
+from recon_toolkit import Batch, ImagePair, ModelOutput, ParameterGroup, ReconError, Rendering
 from recon_toolkit.geometry import Camera
 from recon_toolkit.models import Canonical, PhotoGeometric
 
@@ -63,6 +63,8 @@ class LeMul(PhotoGeometric):
             raise ValueError(f"mirrored {mirrored} is no share: it must be 0 to 1")
         self.pairs, self.mirrored, self.trains = pairs, mirrored, tuple(trains)
         self.group_size = 2 if pairs == "group" else 1
+        self.batch_fields = ("image", "group") if pairs == "group" else ("image",)
+        self._looked = False
 
     @classmethod
     def encoder_channels(cls, **_options: Any) -> dict[str, tuple[int, int]]:
@@ -109,6 +111,14 @@ class LeMul(PhotoGeometric):
         if self.pairs == "flip":
             return torch.cat((images, images.flip(-1))), torch.cat((rows + len(rows), rows))
         partner = rows.view(-1, 2).flip(1).flatten()
+        if batch.group is not None and not self._looked:  # once: looking at values makes a GPU wait
+            if bool((batch.group != batch.group[partner]).any()):
+                raise ReconError(
+                    "the sampler gives pairs of images of different groups",
+                    where="sampler",
+                    remedy="use the sampler 'grouped', or model.pairs=flip",
+                )
+            self._looked = True
         instead = batch.index == batch.index[partner]
         if self.mirrored and batch.draw is not None:
             drawn = batch.draw.view(-1, 2)[:, :1].expand(-1, 2).flatten()

@@ -336,9 +336,9 @@ def _exporter(target: Any) -> Iterator[str]:
 
 
 def _callback(target: Any) -> Iterator[str]:
-    if inspect.isclass(target):
-        if not any(_defines(target, name) for name in ("begin", "log", "end")):
-            yield "it has none of the methods begin, log and end; derive it from recon_toolkit.Callback"
+    if not inspect.isclass(target) or not any(base.__name__ == "Callback" for base in target.__mro__):
+        yield "it is no recon_toolkit.Callback; derive a class from that"
+    else:
         for name, arguments in (
             ("begin", ("run", "step", "steps")),
             ("log", ("kind", "step", "values")),

@@ -366,8 +366,12 @@ class Trainer:
                 state.seconds += time.monotonic() - started
                 task.advance()
                 if state.step == self.steps or (config.validate_every and state.step % config.validate_every == 0):
-                    with self.averaged():
-                        validate(state.step)
+                    try:
+                        with self.averaged():
+                            validate(state.step)
+                    except Exception:  # a plugin's metric, say: what was trained is kept
+                        self.save()
+                        raise
                 stop = self._any(bool(interrupted))
                 if state.step == self.steps or state.step % every == 0 or stop:
                     self.save()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from recon_toolkit.geometry import Camera
 from recon_toolkit.io.contact_sheet import contact_sheet
 from recon_toolkit.io.maps import save_png
 from recon_toolkit.metrics.images import Lpips, find_lpips
-from recon_toolkit.metrics.metric import MetricScores, MetricSet
+from recon_toolkit.metrics.metric import ImageScores, MetricScores, MetricSet
 from recon_toolkit.metrics.pipeline import PipelineScorer, pipeline_metrics
 from recon_toolkit.progress import Progress
 
@@ -65,7 +64,7 @@ class Reporter:
 
     def _evaluate(
         self, data: PackedImages | None, images: int | None, description: str, *, final: bool = False
-    ) -> MetricScored | None:
+    ) -> ImageScores | None:
         """The scores of some images by all of the pipeline's metrics; None where the data, or the model, has none.
 
         The final scores are those of the first images, with the average of their true depth as a baseline.
@@ -95,7 +94,7 @@ class Reporter:
             progress=self.progress,
             description=description,
         )
-        return MetricScored(collector.columns(), collector.groups(), collector.report()) if collector.any() else None
+        return collector.scored()
 
     def _say_left_out(self, metrics: MetricSet, data: PackedImages) -> None:
         """Metrics of a model or a pipeline that cannot be had of the data are named once."""
@@ -154,7 +153,7 @@ class Reporter:
         if seen is not None:
             values["held_out_loss"] = seen.loss
             self.progress.say(f"step {step}: loss {seen.loss:.3f} on held-out images")
-            scores = seen.scores
+            scores = seen.scored.scores if seen.scored else None
         if scores is not None:
             values |= scores.log()
             self.progress.say(f"step {step}: {scores.text()}")
@@ -170,7 +169,12 @@ class Reporter:
             data = self.splits.evaluation if first else None
             scored = self._evaluate(data, pipeline.evaluation.images, "scoring", final=True)
             seen = None if scored else self._held_out(data, pipeline.evaluation.images, "scoring")
-            scores = scored.scores if scored else seen.scores if seen else None
+            names: Sequence[str] = data.names if data is not None else []
+            if seen is not None:
+                scored, names = seen.scored, seen.names
+            scores = scored.scores if scored else None
+            if data is not None and scored is None and seen is None and trainer.model.group_size > 1:
+                self.notes.append(f"nothing was scored: no group of the split has {trainer.model.group_size} images")
             held_out: dict[str, Any] = {} if seen is None else {"held_out_loss": seen.loss, "images": seen.images}
             summary = self._summary(**held_out | ({} if scores is None else summarised(scores)))
             if first:
@@ -189,7 +193,7 @@ class Reporter:
                 )
         if first:
             if data is not None and scored:
-                write_image_scores(self.out / IMAGE_SCORES, data, scored)
+                write_image_scores(self.out / IMAGE_SCORES, names, scored)
             self._write(summary)
         return summary
 
@@ -221,20 +225,11 @@ class Reporter:
         write_page(self.out, summary)
 
 
-@dataclass(frozen=True)
-class MetricScored:
-    """Scores of images: a column by metric and baseline, a word for each image or none, and the report on all."""
-
-    columns: Mapping[str, list[float]]
-    groups: Sequence[str]
-    scores: MetricScores
-
-
-def write_image_scores(path: Path, data: PackedImages, scored: MetricScored) -> None:
+def write_image_scores(path: Path, names: Sequence[str], scored: ImageScores) -> None:
     """One row an image: its name, every metric, and those of the baselines; numbers so that they read back exactly."""
     import pandas as pd
 
     count = len(next(iter(scored.columns.values())))
     groups = {"group": scored.groups} if scored.groups else {}
-    frame = pd.DataFrame({"image": data.names[:count], **groups, **scored.columns})
+    frame = pd.DataFrame({"image": names[:count], **groups, **scored.columns})
     write_text(path, frame.to_csv(index=False))

@@ -45,6 +45,7 @@ from recon_toolkit.engine.reporter import Reporter
 from recon_toolkit.errors import CheckpointError, ReconError, TrainingError
 from recon_toolkit.files import disk_error, is_partial, make_folder, remove_partials, write_text
 from recon_toolkit.losses import Objective
+from recon_toolkit.metrics.pipeline import metric_terms
 from recon_toolkit.models import Model, Step
 from recon_toolkit.progress import QUIET, Progress
 from recon_toolkit.structures import Batch, Losses, ModelOutput
@@ -96,6 +97,7 @@ def run_pipeline(
             )
         torch.manual_seed(resolved.pipeline.seed)
         check_parts(resolved)
+        metric_terms(resolved)  # names that cannot be are known before anything is made
         model = build_model(resolved)  # also fails on missing weights before any data is made
         if config.start_from is not None and saved is None:
             start, file = files.inference_checkpoint(config.start_from)

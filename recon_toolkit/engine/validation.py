@@ -7,7 +7,7 @@ chooses its contact sheet's columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -23,11 +23,11 @@ from recon_toolkit.io.contact_sheet import reconstruction_columns
 from recon_toolkit.losses import Objective
 from recon_toolkit.metrics.depth import average_depth, scored_masks
 from recon_toolkit.metrics.images import IMAGES, SSIM_WINDOW, image_metrics
-from recon_toolkit.metrics.metric import MetricCollector, MetricScores, MetricSet
+from recon_toolkit.metrics.metric import ImageScores, MetricCollector, MetricSet
 from recon_toolkit.metrics.pipeline import PipelineScorer
 from recon_toolkit.models import Model
 from recon_toolkit.progress import QUIET, Progress
-from recon_toolkit.structures import Batch, ModelOutput, Reconstruction, Reconstructs
+from recon_toolkit.structures import Batch, ImagePair, ModelOutput, Reconstruction, Reconstructs
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,14 @@ class HeldOut:
     Attributes:
         loss: mean over images of the weighted sum of the loss terms, as in training.
         images: how many images.
-        scores: PSNR and SSIM of the image pair ``plain`` within its mask; None where the model has no such pair.
+        names: of these.
+        scored: PSNR and SSIM of the image pair ``plain`` within its mask; None where the model has no such pair.
     """
 
     loss: float
     images: int
-    scores: MetricScores | None
+    names: Sequence[str]
+    scored: ImageScores | None
 
 
 @torch.no_grad()
@@ -85,9 +87,11 @@ def evaluate_held_out(
             total += float(objective(output, epoch, batch=batch).total) * len(batch)
             pair = output.pairs.get("plain")
             if pair is not None and min(pair.target.shape[2:]) >= SSIM_WINDOW:
-                pictures.add(image_metrics(pair).scored())
+                rows = slice(0, len(batch))  # a model may draw more than the batch's images
+                mask = None if pair.mask is None else pair.mask[rows]
+                pictures.add(image_metrics(ImagePair(pair.prediction[rows], pair.target[rows], mask)).scored())
             task.advance(len(batch))
-    return HeldOut(total / count, count, pictures.report() if pictures.any() else None)
+    return HeldOut(total / count, count, [data.names[int(n)] for n in order[:count]], pictures.scored())
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from recon_toolkit.components import blamed
-from recon_toolkit.errors import DataError, suggestion
+from recon_toolkit.errors import DataError, PluginError, suggestion
 from recon_toolkit.io.maps import write_maps
 from recon_toolkit.structures import TEXTURES
 
@@ -141,14 +141,25 @@ def write_outputs(result: Result, folder: Path, outputs: Outputs, *, page: bool 
         written += _write_videos(result, folder, kinds, outputs)
     for kind in sorted(kinds & outputs.exporters.keys()):
         folder.mkdir(parents=True, exist_ok=True)
-        with blamed(f"the exporter '{kind}'"):
-            written += [Path(path) for path in outputs.exporters[kind](result, folder)]
+        written += _exported(kind, outputs.exporters[kind], result, folder)
     if page and kinds & {"page", "pages"}:
         from recon_toolkit.files import write_text
 
         write_text(folder / "index.html", result.page())
         written.append(folder / "index.html")
     return written
+
+
+def _exported(kind: str, exporter: Exporter, result: Result, folder: Path) -> list[Path]:
+    """What a plugin's exporter wrote; where it fails, that is this result's failure, and others go on."""
+    try:
+        with blamed(f"the exporter '{kind}'"):
+            paths = exporter(result, folder)
+    except PluginError as error:
+        raise DataError(error.message, remedy=error.remedy) from error
+    if isinstance(paths, str | Path) or not isinstance(paths, Iterable):
+        raise DataError(f"the exporter '{kind}' returned no list of paths", remedy="return the files that it wrote")
+    return [Path(path) for path in paths]
 
 
 def _sized(result: Result, outputs: Outputs) -> Result:

@@ -170,6 +170,15 @@ class MetricScores(GroupScores):
         return values | {name: ratio for name, ratio in ratios.items() if ratio is not None}
 
 
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of images: a column by metric and baseline, a word for each image or none, and the report on all."""
+
+    columns: Mapping[str, list[float]]
+    groups: Sequence[str]
+    scores: MetricScores
+
+
 class MetricCollector:
     """Collects scores batch by batch.
 
@@ -208,6 +217,10 @@ class MetricCollector:
     def groups(self) -> list[str]:
         """A word for each image; empty where the model gives none."""
         return [word for part in self._parts for word in part.groups]
+
+    def scored(self) -> ImageScores | None:
+        """Everything; None where nothing was scored."""
+        return ImageScores(self.columns(), self.groups(), self.report()) if self.any() else None
 
     def report(self) -> MetricScores:
         """Means and standard deviations, of all and by group."""

@@ -24,6 +24,13 @@ from recon_toolkit.structures import Batch, ImagePair, ModelOutput, Reconstructi
 
 #: The plane that depth metrics are quoted beside: at the mean of an image's true depth.
 CONSTANT = {"constant": "constant depth"}
+#: Keys of a run's summary, log and scores.csv that are no metric's.
+_TAKEN = {
+    "run", "pipeline", "status", "steps", "step", "kind", "seconds", "images_per_second", "peak_memory_mb",
+    "device", "seed", "images", "excluded", "baselines", "held_out_loss", "scores", "notes", "findings",
+    "image", "group", "loss", "gradient_norm", "learning_rate", "epoch", "coverage",
+}  # fmt: skip
+_TAKEN_PARTS = (("_ratio", "_std"), tuple(f"{name}_" for name in DEPTH.baselines))
 _FIELDS: dict[MetricKind, tuple[str, ...]] = {"depth": ("depth",), "image": (), "output": ()}
 
 
@@ -51,7 +58,18 @@ def metric_terms(resolved: ResolvedPipeline) -> list[MetricTerm]:
         PluginError: a component was not made by the decorator ``metric``.
     """
     terms = []
+    taken = {metric.name for metric in (DEPTH + IMAGES).metrics} | _TAKEN
     for name, part in resolved.section("metrics").items():
+        if (
+            name in taken
+            or name.endswith(("_ratio", "_std"))
+            or name.startswith(tuple(f"{b}_" for b in DEPTH.baselines))
+        ):
+            raise PluginError(
+                f"a metric cannot be called '{name}': scores and logs use that name themselves",
+                where=f"metrics.{name}",
+                remedy="rename it in the pipeline",
+            )
         about = getattr(part.target, METRIC, None)
         if about is None:
             raise PluginError(f"{part.who} says nothing of itself", where=part.where, remedy="decorate it with @metric")

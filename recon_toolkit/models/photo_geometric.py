@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,7 @@ class PhotoGeometric(Model):
     """
 
     #: What training reads of a data set: no ground truth.
-    batch_fields = ("image",)
+    batch_fields: Collection[str] | None = ("image",)
     _view_scale: Tensor
     _depth_limits: Tensor
 
