@@ -87,7 +87,8 @@ def test_a_failing_exporter_is_that_pictures_failure(untrained_run: Path, tmp_pa
     plugin = tmp_path / "fails.py"
     plugin.write_text(
         "from recon_toolkit import exporter\n@exporter('fails')\ndef fails(result, folder):\n"
-        "    if result.name == 'b':\n        raise OSError('no room')\n    return [] if result.name == 'a' else folder\n"
+        "    if result.name == 'b':\n        raise OSError('no room')\n"
+        "    return [] if result.name == 'a' else folder\n"
     )
     for name in "abc":
         Image.fromarray(np.full((40, 40, 3), 120, np.uint8)).save(tmp_path / f"{name}.png")
