@@ -66,11 +66,15 @@ def main() -> None:
 
 def _figures(result: dict[str, Any]) -> dict[str, float]:
     """What a run came to: depth against constant depth, or the model's own scores against its first baseline."""
-    if result["scores"] is not None:
+    if result["mad_ratio"] is None:
         scores = MetricScores.model_validate(result["scores"])
         means = {metric.label: round(scores.values[metric.name].mean, 4) for metric in scores.metrics}
         for key, label in scores.labels.items():
-            means |= {f"{m.label}, {label}": round(scores.baselines[key][m.name].mean, 4) for m in scores.metrics}
+            means |= {
+                f"{m.label}, {label}": round(scores.baselines[key][m.name].mean, 4)
+                for m in scores.metrics
+                if m.name in scores.baselines[key]
+            }
         return means | {
             f"{metric.label}, ratio": round(ratio, 4)
             for metric in scores.metrics
