@@ -30,8 +30,10 @@ from recon_toolkit.data.packing import DataContext
 from recon_toolkit.data.sampling import Grouped
 from recon_toolkit.engine import checkpoint as files
 from recon_toolkit.engine.loop import Trainer
+from recon_toolkit.engine.page import RunSummary
 from recon_toolkit.engine.run import run_pipeline
 from recon_toolkit.engine.step import Gradienter, begin_step, make_optimizers
+from recon_toolkit.metrics.pipeline import metric_terms
 from recon_toolkit.threads import Interrupted
 
 HERE = Path(__file__).parent
@@ -302,6 +304,15 @@ def test_a_metric_that_fails_loses_no_step_and_one_of_a_taken_name_is_refused(
         )
         assert code == 2 and f"a metric cannot be called '{name}'" in err
         assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("name", list(RunSummary.model_fields))
+def test_no_metric_takes_the_name_of_a_field_of_the_summary(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "scored.yaml"
+    path.write_text(METRICS.replace("relative:", f"{name}:"))
+    resolved = load_pipeline(path, [], load_plugins([HERE / "plugin_metrics.py"]))
+    with pytest.raises(PluginError, match=f"a metric cannot be called '{name}'"):
+        metric_terms(resolved)
 
 
 def test_a_metric_that_gives_no_number_an_image_is_named(tmp_path: Path, cache: Path, recon: Any) -> None:

@@ -14,7 +14,7 @@ from recon_toolkit.geometry import Camera
 from recon_toolkit.models import Canonical, PhotoGeometric
 
 Pairs = Literal["group", "flip", "none"]
-#: What numbers between 0 and 1 are made of whole ones by.
+#: A random whole number is taken modulo this, to be compared with a share of it.
 _DRAWS = 1 << 20
 
 
@@ -159,27 +159,21 @@ class LeMul(PhotoGeometric):
         return ModelOutput(
             pairs=pairs,
             factors=given,
-            diagnostics={
-                "canonical_depth": factors.depth.detach(),
-                "view": factors.view.detach(),
-                "view_range": self._view_scale,
-                "coverage": mask[:count].mean((1, 2)),
-                "depth_range": self._depth_limits,
-            },
+            diagnostics=self.diagnostics(factors, mask[:count]),
         )
 
     def confidence(self, images: Tensor) -> Tensor | None:
         """σ of the plain reconstruction, where there is a network for it."""
-        found = self._sigmas(images, None).get("plain")
-        return found[0] if found else None
+        sigmas = self._sigmas(images, None).get("plain")
+        return sigmas[0] if sigmas else None
 
     def _sigmas(self, images: Tensor, partner: Tensor | None) -> dict[str, tuple[Tensor, ...]]:
         """Confidence maps (N, 1, h, w), one for each resolution, by pair."""
-        found = {}
+        sigmas = {}
         asked = {"confidence": ("plain", images)}
         if partner is not None:
             asked["pair_confidence"] = ("swapped", torch.cat((images[partner], images), 1))
         for role, (name, seen) in asked.items():
             if role in self.encoders:
-                found[name] = tuple(F.softplus(raw.float()) for raw in self.encoders[role](seen * 2 - 1))
-        return found
+                sigmas[name] = tuple(F.softplus(raw.float()) for raw in self.encoders[role](seen * 2 - 1))
+        return sigmas

@@ -91,13 +91,7 @@ class Unsup3D(PhotoGeometric):
                 "mask": mask,
                 "depth_range": self._depth_limits,
             },
-            diagnostics={
-                "canonical_depth": factors.depth.detach(),
-                "view": factors.view.detach(),
-                "view_range": self._view_scale,
-                "coverage": mask.mean((1, 2)),
-                "depth_range": self._depth_limits,
-            },
+            diagnostics=self.diagnostics(factors, mask),
         )
 
     def confidence(self, images: Tensor) -> Tensor | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,13 +75,10 @@ class Callbacks:
         self._each(lambda callback: callback.end(run, summary))
 
     def _each(self, call: Callable[[Callback], None]) -> None:
-        failed: Sequence[str] = []
-        for name, callback in self._named.items():
+        for name, callback in list(self._named.items()):
             try:
                 with blamed(f"the callback callbacks.{name}"):
                     call(callback)
             except Exception as error:  # whatever it is, hours of training are worth more
                 self._progress.warn(f"{error}; it is not called any more, and training goes on")
-                failed = [*failed, name]
-        for name in failed:
-            del self._named[name]
+                del self._named[name]

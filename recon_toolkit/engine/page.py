@@ -19,7 +19,7 @@ from recon_toolkit.errors import DataError
 from recon_toolkit.files import write_text, writing
 from recon_toolkit.geometry import Camera
 from recon_toolkit.metrics.metric import GroupScores, MetricScores
-from recon_toolkit.metrics.report import Baselines
+from recon_toolkit.metrics.report import Baselines, baseline_score
 from recon_toolkit.models import Model
 from recon_toolkit.pages import page
 from recon_toolkit.progress import QUIET, Progress
@@ -95,19 +95,20 @@ def summarised(scores: MetricScores) -> dict[str, Any]:
     """Scores as the fields of a summary: all of them, and those that have a field of their own."""
     values: dict[str, Any] = {"scores": scores, "images": scores.images - scores.empty, "excluded": scores.empty}
     for metric in scores.metrics:
-        found, ratio = scores.values[metric.name], scores.ratio(metric)
-        values |= {metric.name: found.mean, f"{metric.name}_std": found.std, f"{metric.name}_ratio": ratio}
-    values["baselines"] = {
-        who: {f"{name}{part}": getattr(found[name], kind) for name in ("side", "mad") for part, kind in _PARTS}
-        for who, found in scores.baselines.items()
-        if who in Baselines.model_fields and {"side", "mad"} <= found.keys()
+        over_images, ratio = scores.values[metric.name], scores.ratio(metric)
+        values |= {
+            metric.name: over_images.mean, f"{metric.name}_std": over_images.std, f"{metric.name}_ratio": ratio,
+        }  # fmt: skip
+    baselines = {
+        who: baseline_score(errors["side"], errors["mad"])
+        for who, errors in scores.baselines.items()
+        if {"side", "mad"} <= errors.keys()
     }
-    if "constant" not in values["baselines"]:
-        del values["baselines"]
+    if "constant" in baselines:
+        values["baselines"] = Baselines(constant=baselines["constant"], average=baselines.get("average"))
     return {name: value for name, value in values.items() if name in RunSummary.model_fields}
 
 
-_PARTS = (("", "mean"), ("_std", "std"))
 OBJECTS = "objects.html"
 COUNT = 8
 #: Of shapes, which take a second or two each to close.

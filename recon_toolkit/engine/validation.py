@@ -124,12 +124,12 @@ def evaluate(
     chosen = _some(data, count) if spread else np.arange(count)
     builtin = any(metric.needs != "own" for metric in metrics.metrics)
     fields = None if builtin else ("image", *metrics.fields)
-    scorer.average = _average(data, chosen, batch_size) if average and "depth" in metrics.fields else None
+    mean_depth = _average(data, chosen, batch_size) if average and "depth" in metrics.fields else None
     collector = MetricCollector(metrics)
     with progress.task(description, len(chosen), "img") as task:
         for start in range(0, len(chosen), batch_size):
             batch = data.batch(chosen[start : start + batch_size], fields).to(device)
-            collector.add(scorer(batch))
+            collector.add(scorer(batch, mean_depth))
             task.advance(len(batch))
     return collector
 

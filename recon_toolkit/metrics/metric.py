@@ -196,10 +196,9 @@ class MetricCollector:
         Raises:
             ValueError: a metric of the sheet is missing.
         """
-        for who, values in (("model", scored.values), *scored.baselines.items()):
-            missing = [m.name for m in self.metrics.metrics if m.name not in values and m.needs == "own"]
-            if missing and who == "model":
-                raise ValueError(f"the scores of the {who} lack {', '.join(missing)}")
+        missing = [m.name for m in self.metrics.metrics if m.name not in scored.values and m.needs == "own"]
+        if missing:
+            raise ValueError(f"the scores of the model lack {', '.join(missing)}")
         self._parts.append(scored)
 
     def any(self) -> bool:
@@ -224,18 +223,26 @@ class MetricCollector:
 
     def report(self) -> MetricScores:
         """Means and standard deviations, of all and by group."""
-        values = self._values()
+        values, baselines = self._values(), {name: self._baseline(name) for name in self._known()}
         words = self.groups()
-        several = {
-            word: self._group(torch.tensor([other == word for other in words])) for word in sorted(set(words))
-        } if len(set(words)) > 1 else {}  # fmt: skip
-        whole = self._group(torch.ones_like(next(iter(values.values())), dtype=torch.bool))
+
+        def summed(columns: Mapping[str, Tensor], chosen: Tensor) -> dict[str, MetricSummary]:
+            return {name: metric_summary(column[chosen]) for name, column in columns.items()}
+
+        def of(chosen: Tensor) -> GroupScores:
+            return GroupScores(
+                images=int(chosen.sum()),
+                values=summed(values, chosen),
+                baselines={name: summed(columns, chosen) for name, columns in baselines.items()},
+            )
+
+        several = sorted(set(words)) if len(set(words)) > 1 else []
         return MetricScores(
-            **dict(whole),
+            **dict(of(torch.ones_like(next(iter(values.values())), dtype=torch.bool))),
             metrics=[metric for metric in self.metrics.metrics if metric.name in values],
-            labels={name: self.metrics.baselines[name] for name in self._known()},
+            labels={name: self.metrics.baselines[name] for name in baselines},
             empty=int(self._empty(values).sum()),
-            groups=several,
+            groups={word: of(torch.tensor([other == word for other in words])) for word in several},
         )
 
     def _empty(self, values: Mapping[str, Tensor]) -> Tensor:
@@ -246,16 +253,6 @@ class MetricCollector:
                 missing.setdefault(metric.needs, []).append(values[metric.name].isnan())
         kinds = [torch.stack(m).any(0) if need == "own" else torch.stack(m).all(0) for need, m in missing.items()]
         return torch.stack(kinds).any(0)
-
-    def _group(self, chosen: Tensor) -> GroupScores:
-        def summed(columns: Mapping[str, Tensor]) -> dict[str, MetricSummary]:
-            return {name: metric_summary(values[chosen]) for name, values in columns.items()}
-
-        return GroupScores(
-            images=int(chosen.sum()),
-            values=summed(self._values()),
-            baselines={name: summed(self._baseline(name)) for name in self._known()},
-        )
 
     def _known(self) -> list[str]:
         return [name for name in self.metrics.baselines if all(name in part.baselines for part in self._parts)]

@@ -119,9 +119,6 @@ class PipelineScorer:
         learned: what the model was trained on, for its own baselines.
         autocast: the precision context that the networks run in.
         lpips: computes LPIPS; left out without.
-
-    Attributes:
-        average: the average true depth (H, W) of the images that are scored, for that baseline; None leaves it out.
     """
 
     def __init__(
@@ -136,15 +133,14 @@ class PipelineScorer:
         names = {metric.name for metric in metrics.metrics}
         self.model, self.autocast, self.lpips = model, autocast, lpips
         self.camera = Camera(resolved.pipeline.camera.fov)
-        self.average: Tensor | None = None
         self.depth, self.images = "side" in names, "psnr" in names
         self.terms = [term for term in metric_terms(resolved) if term.metric.name in names]
         own = {metric.name for metric in model_metrics(model).metrics} & names
         self.own: Scorer | None = model.scorer(learned) if own else None
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Scored:
-        """The scores of a batch."""
+    def __call__(self, batch: Batch, average: Tensor | None = None) -> Scored:
+        """The scores of a batch; with the average true depth (H, W) of all images to score, also of that baseline."""
         once = _Once(self.model, batch, self.autocast)
         parts: list[Scored] = []
         if self.own is not None:
@@ -152,7 +148,7 @@ class PipelineScorer:
                 parts.append(self.own(batch))
         if self.depth and once.maps.depth is not None and batch.depth is not None:
             masks = {"prediction_mask": once.maps.mask, "truth_mask": batch.mask}
-            parts.append(depth_scores(once.maps.depth, batch.depth, self.camera, **masks, average=self.average))
+            parts.append(depth_scores(once.maps.depth, batch.depth, self.camera, **masks, average=average))
         if self.images:
             parts.append(image_metrics(once.pair, self.lpips).scored())
         parts += [self._term(term, once) for term in self.terms]

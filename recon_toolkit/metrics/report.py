@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recon_toolkit.geometry.camera import Camera
 from recon_toolkit.metrics.depth import DepthMetrics, DepthSummary, average_depth, depth_metrics, scored_masks
+from recon_toolkit.metrics.metric import MetricSummary
 
 
 class BaselineScore(BaseModel):
@@ -157,8 +158,8 @@ class DepthEvaluator:
             skipped=len(skipped or []),
             skipped_files=skipped or [],
             baselines=Baselines(
-                constant=_baseline(constant.summary()),
-                average=None if average is None else _baseline(average.summary()),
+                constant=_score(constant.summary()),
+                average=None if average is None else _score(average.summary()),
             ),
         )
 
@@ -173,10 +174,13 @@ class DepthEvaluator:
         return constant, parts[0].average if len(parts) == 1 else None
 
 
-def _baseline(summary: DepthSummary) -> BaselineScore:
-    return BaselineScore(
-        side=summary.side.mean, side_std=summary.side.std, mad=summary.mad.mean, mad_std=summary.mad.std
-    )
+def baseline_score(side: MetricSummary, mad: MetricSummary) -> BaselineScore:
+    """A baseline's errors from those of its two metrics."""
+    return BaselineScore(side=side.mean, side_std=side.std, mad=mad.mean, mad_std=mad.std)
+
+
+def _score(summary: DepthSummary) -> BaselineScore:
+    return baseline_score(summary.side, summary.mad)
 
 
 def _pair(score: ScoreReport | BaselineScore) -> tuple[str, str]:

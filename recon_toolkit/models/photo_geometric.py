@@ -213,6 +213,16 @@ class PhotoGeometric(Model):
         error = (self.depth_of(self.encoders["depth"](batch.image * 2 - 1)) - self.convex_depth()) / (high - low)
         return error[:, :, 2:-2].square().mean()
 
+    def diagnostics(self, factors: Canonical, mask: Tensor) -> dict[str, Tensor]:
+        """What :meth:`health` reads of an output; ``mask`` (B, H, W) is that of the plain reconstruction."""
+        return {
+            "canonical_depth": factors.depth.detach(),
+            "view": factors.view.detach(),
+            "view_range": self._view_scale,
+            "coverage": mask.mean((1, 2)),
+            "depth_range": self._depth_limits,
+        }
+
     def health(self, output: ModelOutput, *, settled: bool) -> list[Finding]:
         """Flat, hollow, rough or equal shapes, views that turn away, confidence that runs away."""
         sigmas = {name: pair.spreads[0] for name, pair in output.pairs.items() if pair.spreads}
